@@ -1,0 +1,48 @@
+# Two commands for a stranger: `make demo` and `make test`. Both set up what they need first.
+VENV := .venv
+BIN := $(VENV)/bin
+IMAGE := src/jitsu/images/hello.elf
+SEED ?= 1
+
+.PHONY: demo test check fmt sim setup image lock clean
+
+demo: setup            ## the main job, for real: a DNS query boots a VM that answers the request
+	$(BIN)/jitsu demo
+
+test: setup            ## everything, real virtual machines included
+	$(BIN)/pytest -q -ra
+
+check: $(VENV)/.stamp image    ## the fast loop: run it before each commit
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q -m "not host and not qemu" --cov --cov-report=term:skip-covered
+
+fmt: $(VENV)/.stamp
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+sim: $(VENV)/.stamp    ## replay one simulated world: make sim SEED=123
+	$(BIN)/pytest -q tests/sim --seed $(SEED)
+
+setup: packages $(VENV)/.stamp image
+
+packages:              ## Debian packages, where something of them is missing
+	@./scripts/packages
+.PHONY: packages
+
+$(VENV)/.stamp: requirements.lock pyproject.toml scripts/venv
+	@./scripts/venv $(VENV)
+	@touch $@
+
+image:
+	@$(MAKE) -s -C unikernel
+
+lock:                  ## after a change of dependencies in pyproject.toml
+	$(BIN)/uv pip compile pyproject.toml --group dev --universal --generate-hashes \
+	  --no-emit-index-url --no-header -q -o requirements.lock
+
+clean:
+	rm -rf $(VENV) dist
+	$(MAKE) -s -C unikernel clean

@@ -1,0 +1,1 @@
+"""Jitsu summons unikernels just in time."""

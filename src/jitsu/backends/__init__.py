@@ -1,0 +1,1 @@
+"""One hypervisor a file, all behind the contract in `base`."""

@@ -1,0 +1,1 @@
+"""Decisions: each core takes events and the time, and returns effects."""

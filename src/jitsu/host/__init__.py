@@ -1,0 +1,1 @@
+"""The outside world, thin: one kind of thing a file, no decisions."""

@@ -1,0 +1,164 @@
+"""The nouns of Jitsu, shared by every layer."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import NewType
+
+Name = NewType("Name", str)
+"""What the operator calls a service: a DNS label."""
+
+Mac = NewType("Mac", bytes)
+"""Six bytes of an Ethernet address."""
+
+Epoch = NewType("Epoch", int)
+"""Which boot of a service: grows by one with every boot."""
+
+
+class State(StrEnum):
+    """Where in its life a service is."""
+
+    ASLEEP = "asleep"
+    BOOTING = "booting"
+    AWAKE = "awake"
+    STOPPING = "stopping"
+    PAUSED = "paused"
+    SUSPENDED = "suspended"
+    FAILED = "failed"
+
+
+class Cause(StrEnum):
+    """What summoned a service."""
+
+    DNS = "dns"
+    SYN = "syn"
+    UDP = "udp"
+    ICMP = "icmp"
+    CONDUIT = "conduit"
+    OPERATOR = "operator"
+
+
+class Handoff(StrEnum):
+    """How a client that came while the service slept reaches it (see docs/config.md)."""
+
+    AUTO = "auto"
+    IMPORT = "import"
+    SPLICE = "splice"
+    REPLAY = "replay"
+    NONE = "none"
+
+
+class Answer(StrEnum):
+    """When a DNS query that summons is answered."""
+
+    AT_ONCE = "at-once"
+    WHEN_READY = "when-ready"
+
+
+class StopMode(StrEnum):
+    """How a service that nobody uses is let go."""
+
+    DESTROY = "destroy"
+    SHUTDOWN = "shutdown"
+    PAUSE = "pause"
+    SUSPEND = "suspend"
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyOnFrame:
+    """The guest can serve when it has sent its first frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyOnTcp:
+    """The guest can serve when it completes a handshake on `port`."""
+
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyOnDelay:
+    """The guest can serve `seconds` after its boot began."""
+
+    seconds: float
+
+
+Ready = ReadyOnFrame | ReadyOnTcp | ReadyOnDelay
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A name that a unikernel answers, booted when somebody asks.
+
+    `dns` names are lower case without the final dot; `memory` is in bytes, times in seconds.
+    """
+
+    name: Name
+    dns: tuple[str, ...]
+    image: str
+    address: IPv4Address
+    mac: Mac
+    address6: IPv6Address | None = None
+    backend: str = "auto"
+    memory: int = 16 << 20
+    cmdline: str = ""
+    handoff: Handoff = Handoff.AUTO
+    answer: Answer = Answer.AT_ONCE
+    ready: Ready = ReadyOnFrame()
+    idle_after: float = 120.0
+    boot_timeout: float = 10.0
+    stop: StopMode = StopMode.DESTROY
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An address and a port, as in `10.77.0.1:53`."""
+
+    address: IPv4Address | IPv6Address
+    port: int
+
+    def __str__(self) -> str:
+        """Return `address:port`, an IPv6 address in brackets."""
+        host = f"[{self.address}]" if self.address.version == 6 else str(self.address)
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryConfig:
+    """The `[directory]` section: where DNS is served, and who may summon by it."""
+
+    listen: tuple[Endpoint, ...]
+    summon_from: tuple[IPv4Network | IPv6Network, ...]
+    ttl: int = 60
+    forward: tuple[Endpoint, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkConfig:
+    """The `[network]` section; `gateway` is the host's own address on the bridge."""
+
+    bridge: str
+    subnet: IPv4Network
+    subnet6: IPv6Network | None
+    gateway: IPv4Address
+    probe: IPv4Address
+    uplink: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HostConfig:
+    """The `[host]` section; `memory` is in bytes, for all services together."""
+
+    memory: int
+    state: str
+    run: str
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A whole configuration, checked: whatever is in it makes sense together."""
+
+    directory: DirectoryConfig
+    network: NetworkConfig
+    host: HostConfig
+    services: tuple[Service, ...]

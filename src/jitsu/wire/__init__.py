@@ -1,0 +1,1 @@
+"""Bytes to values and back: pure functions and frozen dataclasses, no state."""
