@@ -1,0 +1,217 @@
+"""What must make sense together in a configuration whose shape is right."""
+
+import hashlib
+import re
+from collections.abc import Hashable, Mapping
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from pathlib import Path
+
+from jitsu.config.image import ImageError, image_kind
+from jitsu.config.lines import Location
+from jitsu.config.shape import FileShape, ServiceShape
+from jitsu.model import (
+    Config,
+    DirectoryConfig,
+    Endpoint,
+    Handoff,
+    HostConfig,
+    Name,
+    NetworkConfig,
+    Ready,
+    ReadyOnDelay,
+    ReadyOnFrame,
+    ReadyOnTcp,
+    Service,
+    StopMode,
+    mac_of,
+)
+
+# What the file format knows and this version cannot do yet. Refused, never ignored.
+_BACKENDS = ("auto", "qemu")
+_HANDOFFS = (Handoff.AUTO, Handoff.REPLAY, Handoff.NONE)
+_STOPS = (StopMode.DESTROY, StopMode.SHUTDOWN)
+
+
+class Sense:
+    """Turns a shape into a `Config` and collects every mistake on the way."""
+
+    def __init__(self, shape: FileShape, folder: Path, leases: Mapping[Name, IPv4Address]) -> None:
+        self.mistakes: list[tuple[Location, str]] = []
+        self._shape = shape
+        self._folder = folder
+        self._leases = leases
+
+    def config(self) -> Config:
+        """Return the configuration; it may only be used when `mistakes` is empty."""
+        network = self._network()
+        directory = self._directory(network)
+        addresses = self._addresses(network)
+        services = tuple(
+            self._service(i, service, addresses[i]) for i, service in enumerate(self._shape.service)
+        )
+        self._unique(services)
+        host = self._shape.host
+        for i, service in enumerate(services):
+            if service.memory > host.memory:
+                self._blame(("service", i, "memory"), "memory: more than [host] memory allows")
+        return Config(directory, network, HostConfig(host.memory, host.state, host.run), services)
+
+    def _blame(self, location: Location, what: str) -> None:
+        self.mistakes.append((location, what))
+
+    def _network(self) -> NetworkConfig:
+        shape = self._shape.network
+        subnet = shape.subnet
+        listen = self._shape.directory.listen or []
+        inside = [e.address for e in listen if e.address in subnet]
+        gateway = IPv4Address(int(inside[0]) if inside else int(subnet[1]))
+        taken = {gateway, *(s.address for s in self._shape.service)}
+        probe = subnet[-2]
+        while probe in taken and probe > subnet[1]:
+            probe -= 1
+        if shape.uplink == shape.bridge:
+            self._blame(("network", "uplink"), "uplink: is the bridge itself; name another one")
+        return NetworkConfig(
+            shape.bridge, subnet, shape.subnet6, gateway, IPv4Address(probe), shape.uplink
+        )
+
+    def _directory(self, network: NetworkConfig) -> DirectoryConfig:
+        shape = self._shape.directory
+        listen = shape.listen or [Endpoint(network.gateway, 53)]
+        for endpoint in listen:
+            if endpoint.address.is_unspecified:
+                what = "a wildcard cannot say which address answers; name each address"
+                self._blame(("directory", "listen"), f"listen: {endpoint}: {what}")
+        near: list[IPv4Network | IPv6Network] = [network.subnet]
+        near += [network.subnet6] if network.subnet6 else []
+        allowed = near if shape.summon_from is None else shape.summon_from
+        return DirectoryConfig(tuple(listen), tuple(allowed), shape.ttl, tuple(shape.forward))
+
+    def _addresses(self, network: NetworkConfig) -> list[IPv4Address]:
+        """Allot an address to each service that names none, its earlier one where it is free."""
+        given = [s.address for s in self._shape.service]
+        taken = {network.gateway, network.probe, *(a for a in given if a)}
+        taken |= {
+            endpoint.address
+            for endpoint in self._shape.directory.listen or []
+            if isinstance(endpoint.address, IPv4Address)
+        }
+        allotted: list[IPv4Address] = []
+        for i, (shape, address) in enumerate(zip(self._shape.service, given, strict=True)):
+            found = address or self._allot(Name(shape.name), network.subnet, taken)
+            if found is None:
+                self._blame(("service", i), "address: the subnet is full; give it a larger one")
+                found = network.subnet[0]
+            taken.add(found)
+            allotted.append(found)
+        return allotted
+
+    def _allot(
+        self, name: Name, subnet: IPv4Network, taken: set[IPv4Address]
+    ) -> IPv4Address | None:
+        lease = self._leases.get(name)
+        if lease is not None and lease in subnet and lease not in taken:
+            return lease
+        hosts = subnet.num_addresses - 2
+        start = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) % hosts
+        candidates = (subnet[1 + (start + i) % hosts] for i in range(hosts))
+        return next((a for a in candidates if a not in taken), None)
+
+    def _service(self, i: int, shape: ServiceShape, address: IPv4Address) -> Service:
+        network = self._shape.network
+        subnet = network.subnet
+        if address not in subnet or address in (subnet[0], subnet[-1]):
+            self._blame(
+                ("service", i, "address"),
+                f"address: {address} is no host address of subnet {subnet}; choose one within it",
+            )
+        if shape.address6 and (network.subnet6 is None or shape.address6 not in network.subnet6):
+            what = f"{shape.address6} is not within subnet6 {network.subnet6}"
+            self._blame(("service", i, "address6"), f"address6: {what}")
+        self._supported(i, shape)
+        return Service(
+            name=Name(shape.name),
+            dns=tuple(dict.fromkeys(shape.dns)),
+            image=self._image(i, shape.image),
+            address=address,
+            mac=mac_of(shape.name),
+            address6=shape.address6,
+            backend="qemu" if shape.backend == "auto" else shape.backend,
+            memory=shape.memory,
+            cmdline=shape.cmdline,
+            handoff=Handoff.REPLAY if shape.handoff is Handoff.AUTO else shape.handoff,
+            answer=shape.answer,
+            ready=self._ready(i, shape.ready),
+            idle_after=shape.idle_after,
+            boot_timeout=shape.boot_timeout,
+            stop=shape.stop,
+        )
+
+    def _supported(self, i: int, shape: ServiceShape) -> None:
+        def only(key: str, value: object, choices: tuple[object, ...]) -> None:
+            if value not in choices:
+                listed = ", ".join(map(str, choices))
+                what = f"{key}: {value} is not in this version; use one of {listed}"
+                self._blame(("service", i, key), what)
+
+        only("backend", shape.backend, _BACKENDS)
+        only("handoff", shape.handoff, _HANDOFFS)
+        only("stop", shape.stop, _STOPS)
+        only("warm", shape.warm, (0,))
+
+    def _image(self, i: int, image: str) -> str:
+        """Return where `image` is: beside the configuration, or else one that Jitsu carries."""
+        path = self._folder / image
+        carried = Path(__file__).parent.parent / "images" / image
+        if not path.exists() and "/" not in image and carried.exists():
+            path = carried
+        try:
+            image_kind(path)
+        except ImageError as error:
+            what = f"image: {path} {error}; give a PVH ELF or a Linux bzImage"
+            self._blame(("service", i, "image"), what)
+        return str(path)
+
+    def _ready(self, i: int, text: str) -> Ready:
+        match re.fullmatch(r"(frame|tcp|delay|key)(?::(.+))?", text), text:
+            case _, "frame":
+                return ReadyOnFrame()
+            case re.Match() as m, _ if m[1] == "tcp" and (m[2] or "").isdecimal():
+                if 0 < int(m[2]) < 65536:
+                    return ReadyOnTcp(int(m[2]))
+            case re.Match() as m, _ if m[1] == "delay" and re.fullmatch(r"\d+(\.\d+)?", m[2] or ""):
+                return ReadyOnDelay(float(m[2]))
+            case re.Match() as m, _ if m[1] == "key":
+                what = "ready: key is not in this version; use frame, tcp:PORT or delay:SECONDS"
+                self._blame(("service", i, "ready"), what)
+                return ReadyOnFrame()
+        what = f"ready: {text!r} is not known; use frame, tcp:PORT or delay:SECONDS"
+        self._blame(("service", i, "ready"), what)
+        return ReadyOnFrame()
+
+    def _unique(self, services: tuple[Service, ...]) -> None:
+        """Blame each name, DNS name and address that an earlier service has claimed."""
+        seen: dict[tuple[str, Hashable], int] = {}
+        for i, service in enumerate(services):
+            claims: list[tuple[str, Hashable]] = [
+                ("name", service.name),
+                ("address", service.address),
+                ("mac", service.mac),
+            ]
+            claims += [("address6", service.address6)] if service.address6 else []
+            claims += [("dns", name) for name in service.dns]
+            for key, value in claims:
+                owner = seen.setdefault((key, value), i)
+                if owner == i or (key == "mac" and service.name == services[owner].name):
+                    continue
+                location = ("service", i, "name" if key == "mac" else key)
+                self._blame(location, _clash(key, value, services[owner].name))
+            if any(service.address == e.address for e in self._shape.directory.listen or []):
+                what = f"address: {service.address} is the directory's own; choose another"
+                self._blame(("service", i, "address"), what)
+
+
+def _clash(key: str, value: Hashable, other: Name) -> str:
+    if key == "mac":
+        return f"name: its derived MAC address is that of service {other}; choose another name"
+    return f"{key}: {value} is already service {other}'s; choose another"

@@ -1,0 +1,191 @@
+"""The shape of a configuration file: which keys there are, and what each may hold."""
+
+import difflib
+import re
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import ErrorDetails
+
+from jitsu.config.lines import Location
+from jitsu.model import Answer, Endpoint, Handoff, StopMode
+
+_UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
+MEMORY_MIN = 8 << 20
+"""QEMU's microvm and the smallest guests need this much."""
+
+
+def _memory(value: object) -> int:
+    match = re.fullmatch(r"(\d+)\s*(B|KiB|MiB|GiB)", value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f'not an amount of memory: {value!r}; write it like "16MiB" or "2GiB"')
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def _label(value: object) -> str:
+    if not isinstance(value, str) or not _LABEL.fullmatch(value):
+        raise ValueError(f"{value!r} is not a name; use letters, digits, - and _, at most 63")
+    return value
+
+
+def _domain(value: object) -> str:
+    name = value.lower().removesuffix(".") if isinstance(value, str) else ""
+    if not name or len(name) > 253 or not all(map(_LABEL.fullmatch, name.split("."))):
+        raise ValueError(f'{value!r} is not a domain name; write it like "www.example.org"')
+    return name
+
+
+def _endpoint(value: object) -> Endpoint:
+    text = value if isinstance(value, str) else ""
+    host, _, port = text.rpartition(":")
+    try:
+        address = ip_address(host.removeprefix("[").removesuffix("]"))
+        endpoint = Endpoint(address, int(port))
+    except ValueError:
+        raise ValueError(f'{value!r} is not address:port; write it like "10.77.0.1:53"') from None
+    if not 0 < endpoint.port < 65536:
+        raise ValueError(f"{value!r}: port {endpoint.port} is not within 1 to 65535")
+    return endpoint
+
+
+def _network(value: object) -> IPv4Network | IPv6Network:
+    try:
+        if not isinstance(value, str):
+            raise TypeError  # noqa: TRY301
+        return ip_network(value)
+    except (TypeError, ValueError) as error:
+        hint = f" ({error})" if str(error) else ""
+        raise ValueError(
+            f'{value!r} is not a network{hint}; write it like "10.77.0.0/24"'
+        ) from None
+
+
+def _network4(value: object) -> IPv4Network:
+    network = _network(value)
+    if network.version != 4 or network.prefixlen > 29:
+        raise ValueError(f"{value!r} has no room for services; give an IPv4 network of /29 or more")
+    return network
+
+
+def _network6(value: object) -> IPv6Network:
+    network = _network(value)
+    if network.version != 6:
+        raise ValueError(f"{value!r} is not an IPv6 network")
+    return network
+
+
+def _address(version: int) -> BeforeValidator:
+    def parse(value: object) -> IPv4Address | IPv6Address:
+        try:
+            address = ip_address(value) if isinstance(value, str) else None
+        except ValueError:
+            address = None
+        if address is None or address.version != version:
+            raise ValueError(f"{value!r} is not an IPv{version} address")
+        return address
+
+    return BeforeValidator(parse)
+
+
+Memory = Annotated[int, BeforeValidator(_memory)]
+Label = Annotated[str, BeforeValidator(_label)]
+Domain = Annotated[str, BeforeValidator(_domain)]
+Listener = Annotated[Endpoint, BeforeValidator(_endpoint)]
+AnyNetwork = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
+Seconds = Annotated[float, Field(strict=False, ge=0.001, le=1e7)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True)
+
+
+class DirectoryShape(_Table):
+    """`[directory]`."""
+
+    listen: list[Listener] | None = Field(None, min_length=1)
+    ttl: int = Field(60, ge=0, le=86400)
+    forward: list[Listener] = []
+    summon_from: list[AnyNetwork] | None = None
+
+
+class NetworkShape(_Table):
+    """`[network]`: interface names derive from `bridge`, which is why it is short."""
+
+    bridge: str = Field("jitsu0", pattern=r"^[A-Za-z0-9_]{1,9}$")
+    subnet: Annotated[IPv4Network, BeforeValidator(_network4)] = IPv4Network("10.77.0.0/24")
+    subnet6: Annotated[IPv6Network, BeforeValidator(_network6)] | None = None
+    uplink: str = Field("", max_length=15)
+
+
+class HostShape(_Table):
+    """`[host]`."""
+
+    memory: Memory = 2 << 30
+    state: str = "/var/lib/jitsu"
+    run: str = "/run/jitsu"
+
+
+class ServiceShape(_Table):
+    """One `[[service]]`."""
+
+    name: Label
+    dns: list[Domain] = []
+    image: str
+    backend: Literal["auto", "spt", "hvt", "qemu", "xen", "libvirt", "process"] = "auto"
+    address: Annotated[IPv4Address, _address(4)] | None = None
+    address6: Annotated[IPv6Address, _address(6)] | None = None
+    memory: Annotated[Memory, Field(ge=MEMORY_MIN)] = 16 << 20
+    cmdline: str = Field("", max_length=1024)
+    handoff: Handoff = Field(Handoff.AUTO, strict=False)
+    answer: Answer = Field(Answer.AT_ONCE, strict=False)
+    ready: str = "frame"
+    idle_after: Seconds = 120.0
+    boot_timeout: Seconds = 10.0
+    stop: StopMode = Field(StopMode.DESTROY, strict=False)
+    warm: int = Field(0, ge=0)
+
+
+class FileShape(_Table):
+    """A whole file."""
+
+    directory: DirectoryShape = DirectoryShape()
+    network: NetworkShape = NetworkShape()
+    host: HostShape = HostShape()
+    service: list[ServiceShape] = Field(min_length=1)
+
+
+_TABLES: dict[str, type[_Table]] = {
+    "directory": DirectoryShape,
+    "network": NetworkShape,
+    "host": HostShape,
+    "service": ServiceShape,
+}
+
+
+def mistake_of(detail: ErrorDetails) -> tuple[Location, str]:
+    """Say what pydantic found in the operator's words: where, and `key: what and what to do`."""
+    location: Location = detail["loc"]
+    key = str(next((part for part in reversed(location) if isinstance(part, str)), "file"))
+    match detail["type"]:
+        case "extra_forbidden":
+            return location, f"{key}: unknown key{_suggestion(location, key)}"
+        case "missing" if location == ("service",):
+            return location, "service: no service is given; add a [[service]] table"
+        case "missing":
+            return location, f"{key}: missing; every [[service]] needs it"
+        case "value_error":
+            return location, f"{key}: {cast(Any, detail)['ctx']['error']}"
+        case "greater_than_equal" if key == "memory":
+            return location, f"memory: too small; give at least {MEMORY_MIN >> 20}MiB"
+        case _:
+            said = detail["msg"].replace("Input should", "should")
+            return location, f"{key}: {detail['input']!r} {said}"
+
+
+def _suggestion(location: Location, key: str) -> str:
+    table = _TABLES.get(str(location[0])) if len(location) > 1 else FileShape
+    known = sorted((table or FileShape).model_fields)
+    close = difflib.get_close_matches(key, known, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; known here: {', '.join(known)}"
