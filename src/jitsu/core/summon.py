@@ -1,0 +1,343 @@
+"""When to boot a unikernel, and when to let it go.
+
+One `Summoner` follows one service through its life:
+
+                      +--------------------- Gone, and a wish was kept ----------------------+
+                      v                                                                      |
+    ASLEEP --Wanted--> BOOTING --Ready--> AWAKE --idle--> STOPPING (fenced) --still idle--> STOPPING
+      ^                  |                  ^                 |                              |
+      |                  | Gone, timeout    +-- Wanted, used -+            Gone              |
+      +---- back-off --- FAILED                                                              |
+      +--------------------------------------------------------------------------------------+
+
+Theory of operation.
+
+*Two boots of one service never overlap.* Every boot has an epoch; events of an older epoch are
+ignored, and a boot is asked for only when the one before is `Gone`. A boot that is given up
+(time-out, an operator's stop) is killed first and counts as running until `Gone` arrives.
+
+*Idle is judged by traffic, behind a fence.* When no traffic has been seen for `idle_after`, the
+service is first fenced: new frames go to Synjitsu, who holds them. Then the traffic is looked at
+once more. If a frame slipped through before the fence, or somebody wants the service meanwhile,
+the fence is lifted and nobody has noticed anything. Otherwise the guest is stopped. So no
+connection that the guest has seen is ever cut by idleness, however close the race.
+
+*A wish that arrives while the guest is stopping is kept*, and boots it again once it is gone.
+
+*Failure backs off.* Each failure in a row doubles the time during which wishes are refused. A
+guest that has served for `STABLE_AFTER` clears the record.
+
+This core does no I/O: give it events and the time, then perform the effects that it returns.
+"""
+
+from dataclasses import dataclass
+from typing import assert_never
+
+from jitsu.core.admission import Admission, Gatekeeper
+from jitsu.model import Cause, Epoch, Name, ReadyOnDelay, Service, State, StopMode
+
+BACKOFF_FIRST = 0.5
+"""Seconds after a first failure: long enough that a broken image does not spin the host."""
+BACKOFF_MAX = 60.0
+"""A service that somebody mends must not stay refused for longer than a coffee."""
+REFUSED_RETRY = 1.0
+"""Seconds after a refusal for want of memory."""
+STABLE_AFTER = 10.0
+"""Seconds awake after which earlier failures are forgiven."""
+SHUTDOWN_GRACE = 10.0
+"""Seconds that a guest gets to shut itself down before it is destroyed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Somebody asked for the service."""
+
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A boot that had to wait may begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The guest of `epoch` serves."""
+
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The guest of `epoch` is no more, or never came to be; `clean` if it exited with success."""
+
+    epoch: Epoch
+    reason: str
+    clean: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What the data plane knows: when a packet last passed, and how many connections are open."""
+
+    last: float
+    flows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dismissed:
+    """The operator wants the guest stopped, used or not."""
+
+
+Event = Wanted | Admitted | Ready | Gone | Traffic | Dismissed
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """Have the backend start a guest; it owns its address from `Ready` on."""
+
+    service: Service
+    epoch: Epoch
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Report the service's `Traffic`."""
+
+    service: Service
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """Let Synjitsu own the address, then report the service's `Traffic`."""
+
+    service: Service
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """Let the guest own its address, and give it what Synjitsu has held."""
+
+    service: Service
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Have the backend end the guest in the service's own way; `Gone` says when it is done."""
+
+    service: Service
+    epoch: Epoch
+    how: StopMode
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """Tell the service `name` that its turn to boot has come."""
+
+    name: Name
+
+
+@dataclass(frozen=True, slots=True)
+class Entered:
+    """The service is in another state now; `reason` is empty or a sentence for the operator."""
+
+    service: Service
+    state: State
+    reason: str = ""
+
+
+Effect = Boot | Look | Fence | HandOver | Stop | Admit | Entered
+
+
+class Summoner:
+    """The life of one service's guest."""
+
+    def __init__(self, service: Service, gatekeeper: Gatekeeper) -> None:
+        self.service = service
+        self.state = State.ASLEEP
+        self.epoch = Epoch(0)
+        self.since = 0.0
+        self.summons = 0
+        self.reason = ""
+        self._gatekeeper = gatekeeper
+        self._running = False  # a guest exists, or a boot of one is under way
+        self._queued = False
+        self._kept: Cause | None = None  # a wish that came while stopping
+        self._fenced = False
+        self._used_at = 0.0
+        self._failures = 0
+        self._deadline: float | None = None
+
+    def __repr__(self) -> str:
+        """Return the state as an operator would tell it."""
+        reason = f", {self.reason}" if self.reason else ""
+        return f"<Summoner {self.service.name} {self.state} epoch {self.epoch}{reason}>"
+
+    def deadline(self) -> float | None:
+        """Return when `tick` next has something to do, if ever."""
+        return self._deadline
+
+    def handle(self, event: Event, now: float) -> list[Effect]:
+        """Return what `event` makes necessary."""
+        match event:
+            case Wanted(cause):
+                return self._wanted(cause, now)
+            case Admitted():
+                return self._begin(now) if self._queued else []
+            case Ready(epoch):
+                return self._ready(now) if epoch == self.epoch else []
+            case Gone(epoch):
+                return self._gone(event, now) if epoch == self.epoch and self._running else []
+            case Traffic():
+                return self._judge(event, now)
+            case Dismissed():
+                return self._dismissed(now)
+            case _:
+                assert_never(event)
+
+    def tick(self, now: float) -> list[Effect]:
+        """Return what the passing of time makes necessary."""
+        if self._deadline is None or now < self._deadline:
+            return []
+        self._deadline = None
+        match self.state:
+            case State.BOOTING if isinstance(self.service.ready, ReadyOnDelay):
+                return self._ready(now)
+            case State.BOOTING:
+                reason = f"not ready within {self.service.boot_timeout:g} s"
+                return [self._kill(), *self._fail(reason, now)]
+            case State.AWAKE:
+                return [Look(self.service)]
+            case State.STOPPING:
+                return [self._kill()]
+            case State.FAILED if not self._running:
+                return [self._enter(State.ASLEEP, now)]
+            case _:
+                return []
+
+    # What each event means in each state.
+
+    def _wanted(self, cause: Cause, now: float) -> list[Effect]:
+        match self.state:
+            case State.ASLEEP:
+                return self._ask(cause, now)
+            case State.STOPPING if self._fenced:
+                return self._unfence(now)
+            case State.STOPPING:
+                self._kept = cause
+                return []
+            case State.FAILED if cause is Cause.OPERATOR and not self._running:
+                return self._ask(cause, now)
+            case _:
+                return []
+
+    def _ask(self, cause: Cause, now: float) -> list[Effect]:
+        admission = self._gatekeeper.ask(self.service)
+        if admission is Admission.REFUSED:
+            self._deadline = now + REFUSED_RETRY
+            free = self._gatekeeper.memory_free >> 20
+            return [self._enter(State.FAILED, now, f"no memory: {free} MiB of [host] memory free")]
+        self.epoch = Epoch(self.epoch + 1)
+        self._cause = cause
+        self._running = True
+        self._queued = True
+        entered = self._enter(State.BOOTING, now)
+        return [entered] if admission is Admission.QUEUED else [entered, *self._begin(now)]
+
+    def _begin(self, now: float) -> list[Effect]:
+        self._queued = False
+        self.summons += 1
+        ready = self.service.ready
+        wait = ready.seconds if isinstance(ready, ReadyOnDelay) else self.service.boot_timeout
+        self._deadline = now + wait
+        return [Boot(self.service, self.epoch, self._cause)]
+
+    def _ready(self, now: float) -> list[Effect]:
+        if self.state is not State.BOOTING or self._queued:
+            return []
+        self._used_at = now
+        self._deadline = now + self.service.idle_after
+        admitted = self._gatekeeper.booted(self.service.name)
+        return [self._enter(State.AWAKE, now), HandOver(self.service), *map(Admit, admitted)]
+
+    def _gone(self, gone: Gone, now: float) -> list[Effect]:
+        self._running = False
+        self._fenced = False
+        admitted = [Admit(name) for name in self._gatekeeper.gone(self.service.name)]
+        match self.state:
+            case State.BOOTING:
+                return [*self._fail(gone.reason, now), *admitted]
+            case State.AWAKE if not gone.clean and now - self.since < STABLE_AFTER:
+                return [*self._fail(gone.reason, now), *admitted]
+            case State.FAILED:
+                over = self._deadline is None
+                return [*([self._enter(State.ASLEEP, now)] if over else []), *admitted]
+            case _:
+                return [*self._sleep(gone, now), *admitted]
+
+    def _sleep(self, gone: Gone, now: float) -> list[Effect]:
+        kept, self._kept = self._kept, None
+        self._deadline = None
+        self._failures = 0
+        reason = "" if self.state is State.STOPPING else gone.reason
+        entered = self._enter(State.ASLEEP, now, reason)
+        return [entered, *(self._ask(kept, now) if kept else [])]
+
+    def _judge(self, traffic: Traffic, now: float) -> list[Effect]:
+        """Decide by `traffic`: let it run on, fence it, or, when it is fenced, stop it."""
+        if not (self.state is State.AWAKE or self._fenced):
+            return []
+        self._used_at = max(self._used_at, traffic.last)
+        idle = now >= self._used_at + self.service.idle_after
+        if traffic.flows == 0 and idle:
+            if self._fenced:
+                self._fenced = False
+                return [self._stop(self.service.stop, now)]
+            self._fenced = True
+            return [self._enter(State.STOPPING, now), Fence(self.service)]
+        if self._fenced:
+            return self._unfence(now)
+        # An open but silent connection shows no packet to wait for: look again later.
+        next_look = now if idle else self._used_at
+        self._deadline = next_look + self.service.idle_after
+        return []
+
+    def _unfence(self, now: float) -> list[Effect]:
+        self._fenced = False
+        self._used_at = now
+        self._deadline = now + self.service.idle_after
+        return [self._enter(State.AWAKE, now), HandOver(self.service)]
+
+    def _dismissed(self, now: float) -> list[Effect]:
+        if self._queued:
+            self._queued = self._running = False
+            self._gatekeeper.gone(self.service.name)
+            return [self._enter(State.ASLEEP, now)]
+        if self.state is State.AWAKE or self._fenced:
+            self._fenced = False
+            entered = [] if self.state is State.STOPPING else [self._enter(State.STOPPING, now)]
+            return [*entered, self._stop(self.service.stop, now)]
+        if self.state is State.BOOTING:
+            return [self._enter(State.STOPPING, now), self._kill()]
+        self._kept = None
+        return []
+
+    def _stop(self, how: StopMode, now: float) -> Stop:
+        self._deadline = now + SHUTDOWN_GRACE
+        return Stop(self.service, self.epoch, how)
+
+    def _kill(self) -> Stop:
+        self._deadline = None
+        return Stop(self.service, self.epoch, StopMode.DESTROY)
+
+    def _fail(self, reason: str, now: float) -> list[Effect]:
+        self._deadline = now + min(BACKOFF_FIRST * 2**self._failures, BACKOFF_MAX)
+        self._failures += 1
+        return [self._enter(State.FAILED, now, reason)]
+
+    def _enter(self, state: State, now: float, reason: str = "") -> Entered:
+        self.state = state
+        self.since = now
+        self.reason = reason
+        return Entered(self.service, state, reason)
