@@ -1,0 +1,82 @@
+"""rtnetlink requests on the path of a summons.
+
+Set-up talks to the kernel through pyroute2's `IPRoute`, which runs an event loop of its own for
+every request: 0.7 ms each. A summons has two requests on its path, so those two are encoded with
+pyroute2's message classes and sent over a plain socket: 0.1 ms. The kernel has answered an
+rtnetlink request by the time that `send` returns, so the socket never waits, but `send` itself
+may: it takes the rtnl lock, which the kernel holds for tens of milliseconds while another tap is
+being removed. Callers are on a thread, never on the event loop.
+"""
+
+import os
+import socket
+import struct
+
+from pyroute2.netlink.rtnl import RTM_NEWLINK, RTM_NEWNEIGH
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.ndmsg import ndmsg
+
+from jitsu.errors import HostError
+from jitsu.model import Mac
+
+_NLM_F_REQUEST, _NLM_F_ACK = 0x1, 0x4
+_NLM_F_REPLACE, _NLM_F_CREATE = 0x100, 0x400
+_NLMSG_ERROR = 2
+_IFF_UP = 0x1
+_ADDR_GEN_MODE_NONE = 1
+_NUD_NOARP = 0x40  # shown as "static" by bridge(8)
+_NTF_MASTER, _NTF_STICKY = 0x04, 0x40
+
+
+def join(index: int, bridge: int) -> bytes:
+    """Encode: link `index` becomes a port of link `bridge`, and goes up.
+
+    It gets no IPv6 address of its own, so that the host never speaks on it.
+    """
+    message = ifinfmsg()
+    message["index"] = index
+    message["flags"] = message["change"] = _IFF_UP
+    mode = {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", _ADDR_GEN_MODE_NONE)]}
+    message["attrs"] = [
+        ("IFLA_MASTER", bridge),
+        ("IFLA_AF_SPEC", {"attrs": [("AF_INET6", mode)]}),
+    ]
+    return _encoded(message, RTM_NEWLINK, 0)
+
+
+def own(mac: Mac, index: int) -> bytes:
+    """Encode: frames for `mac` leave the bridge by port `index`, whoever sends frames from it."""
+    message = ndmsg()
+    message["family"] = socket.AF_BRIDGE
+    message["ifindex"] = index
+    message["state"] = _NUD_NOARP
+    message["flags"] = _NTF_MASTER | _NTF_STICKY
+    message["attrs"] = [("NDA_LLADDR", mac.hex(":"))]
+    return _encoded(message, RTM_NEWNEIGH, _NLM_F_CREATE | _NLM_F_REPLACE)
+
+
+class Requests:
+    """A socket for requests, each answered before the next."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+        self._socket.bind((0, 0))
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def send(self, message: bytes) -> None:
+        """Have the kernel do what `message` says. Raises HostError with the kernel's reason."""
+        self._socket.send(message)
+        answer = self._socket.recv(65536)
+        _, kind, _, _, _, error = struct.unpack_from("=IHHIIi", answer)
+        if kind != _NLMSG_ERROR or error:
+            raise HostError(f"rtnetlink: {os.strerror(-error)}")
+
+
+def _encoded(message: ifinfmsg | ndmsg, kind: int, flags: int) -> bytes:
+    message["header"]["type"] = kind
+    message["header"]["flags"] = _NLM_F_REQUEST | _NLM_F_ACK | flags
+    message.encode()
+    return bytes(message.data)

@@ -1,0 +1,60 @@
+"""The contract between the daemon and a network, be it the kernel's or a simulated one.
+
+A network is a bridge. Synjitsu is one port of it, each running guest another. Who gets the frames
+for a service's MAC address is one entry of the bridge's forwarding table, its *owner*; only
+`own` changes it. While a guest boots, its *link* is open: the daemon sees what the guest sends
+and may send to it alone, past the bridge.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from jitsu.core.summon import Traffic
+from jitsu.model import Service
+
+FrameHandler = Callable[[bytes], None]
+
+
+class GuestLink(Protocol):
+    """The host's end of one guest's network interface."""
+
+    @property
+    def fd(self) -> int:
+        """The tap's descriptor, for the hypervisor to inherit; -1 once it is released."""
+
+    def release(self) -> None:
+        """Close the descriptor: from now on the interface lives as long as the guest."""
+
+    async def join(self, on_frame: FrameHandler) -> None:
+        """Make it a port of the bridge; `on_frame` gets each frame that the guest sends.
+
+        Raises HostError when the interface is gone, because the guest is.
+        """
+
+    def send(self, frame: bytes) -> None:
+        """Send `frame` to this guest alone; a full queue loses it."""
+
+    def deafen(self) -> None:
+        """Call `on_frame` no more, and copy no more frames."""
+
+    async def close(self) -> None:
+        """Give back all that the host holds of it; the interface goes when the guest has."""
+
+
+class Network(Protocol):
+    """A bridge with Synjitsu's port."""
+
+    def send(self, frame: bytes) -> None:
+        """Send `frame` from Synjitsu's port; a full queue loses it."""
+
+    async def open(self, service: Service) -> GuestLink:
+        """Make a network interface for a guest, not yet on the bridge. Raises HostError."""
+
+    async def own(self, service: Service, link: GuestLink | None) -> None:
+        """Let `link`, or Synjitsu when it is None, own the service's MAC address.
+
+        Frames go to the new owner from the moment that this returns. Raises HostError.
+        """
+
+    async def traffic(self, services: list[Service]) -> dict[str, Traffic]:
+        """Return by name how the services are used, `Traffic.last` on the monotonic clock."""

@@ -1,0 +1,30 @@
+"""Taps: network interfaces whose other end is a file descriptor."""
+
+import fcntl
+import os
+import struct
+
+from jitsu.errors import HostError
+
+_TUNSETIFF = 0x400454CA
+_IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
+DEVICE = "/dev/net/tun"
+
+
+def open_tap(name: str, *, vnet_hdr: bool = False) -> int:
+    """Make the tap `name` and return its descriptor, non-blocking; it lives as long as that.
+
+    With `vnet_hdr` each frame carries a virtio-net header, so that a guest may leave checksums
+    and segmentation to the host. Raises HostError.
+    """
+    flags = _IFF_TAP | _IFF_NO_PI | (_IFF_VNET_HDR if vnet_hdr else 0)
+    try:
+        fd = os.open(DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise HostError(f"{DEVICE}: {error.strerror}; load the tun module, run as root") from error
+    try:
+        fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
+    except OSError as error:
+        os.close(fd)
+        raise HostError(f"cannot make tap {name}: {error.strerror}") from error
+    return fd
