@@ -1,0 +1,5 @@
+"""`python -m jitsu`."""
+
+from jitsu.cli import main
+
+main()

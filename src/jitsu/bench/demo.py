@@ -1,0 +1,297 @@
+"""The main job, measured: a query, a boot, an answer, as the client's network card saw it.
+
+A daemon runs in a network namespace of its own and serves two services with the same guest, one
+with Synjitsu and one without. A client in another namespace sends a real DNS query and then runs a
+real `curl`, which has been started beforehand and waits for its URL, so that its own start is not
+measured. All four figures of a run are taken one after the other, so that they meet the same host:
+
+- floor    a bare QEMU, from exec to its guest's first frame
+- cold     from the DNS query to the first byte of the HTTP answer; nothing ran before
+- warm     the same, the service awake
+- without  the same as cold, with `handoff = "none"`. The client knows the guest's MAC address, as
+           a router does that has reached the service before: its SYN goes out at once, and is lost.
+"""
+
+import hashlib
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
+from typing import Any
+
+import dns.message
+import dns.rdatatype
+from pyroute2 import IPRoute
+
+from jitsu.api import control
+from jitsu.backends import qemu, qemu_accel
+from jitsu.bench.capture import Capture, Seen
+from jitsu.errors import ControlError, HostError
+from jitsu.host.netns import CLIENT_PORT, UPLINK, TwoHosts, two_hosts
+from jitsu.model import mac_of
+
+CLIENT = IPv4Interface("10.77.0.100/24")
+DIRECTORY = "10.77.0.1"
+WITH, WITHOUT = "www", "plain"
+ADDRESS_WITH, ADDRESS_WITHOUT = "10.77.0.10", "10.77.0.11"
+PATIENCE = 10.0
+"""Seconds until a request that is not answered is a failure."""
+_CONFIG = """
+[directory]
+listen = ["{directory}:53"]
+[network]
+uplink = "{uplink}"
+[host]
+memory = "256MiB"
+state = "{folder}/state"
+run = "{folder}/run"
+[[service]]
+name = "www"
+dns = ["www.jitsu.test"]
+image = "{image}"
+address = "{with_}"
+idle_after = 600
+[[service]]
+name = "plain"
+dns = ["plain.jitsu.test"]
+image = "{image}"
+address = "{without}"
+idle_after = 600
+handoff = "none"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One query and one HTTP request: what came back, and what was seen of it."""
+
+    status: int
+    body: bytes
+    seen: Seen
+
+    @property
+    def milliseconds(self) -> float:
+        """Return the time from the query to the first byte of the answer."""
+        return (self.seen.first_byte - self.seen.query) * 1e3
+
+
+@dataclass(slots=True)
+class Result:
+    """What was measured; each list has one entry a run, in milliseconds."""
+
+    floor: list[float] = field(default_factory=list)
+    cold: list[float] = field(default_factory=list)
+    warm: list[float] = field(default_factory=list)
+    without: list[float] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
+    trace: dict[str, Any] = field(default_factory=dict)
+
+    def report(self) -> dict[str, object]:
+        """Return the public form, figures as medians."""
+        last = self.requests[-1]
+        return {
+            "backend": "qemu",
+            "http_status": last.status,
+            "body_sha256": hashlib.sha256(last.body).hexdigest(),
+            "cold_ms": _median(self.cold),
+            "without_synjitsu_ms": _median(self.without),
+            "warm_ms": _median(self.warm),
+            "floor_ms": _median(self.floor),
+            "syn_retransmits": sum(request.seen.syn_retransmits for request in self.requests),
+            "client_saw_rst": any(request.seen.resets for request in self.requests),
+            "runs": len(self.cold),
+        }
+
+
+class Demo:
+    """A client of a running daemon."""
+
+    def __init__(self, hosts: TwoHosts, run: Path, capture: Capture) -> None:
+        self._hosts = hosts
+        self._run = run
+        self._capture = capture
+        self._floor = qemu_accel.floor("floor")
+
+    def measure(self, result: Result, *, with_without: bool = True) -> None:
+        """Do one run. Raises HostError when a request is not answered as it should be."""
+        with self._hosts.at(self._hosts.host):
+            accel = qemu_accel.choose(self._run.parent / "state", None)
+            result.floor.append(self._floor.first_frame(qemu.find(accel)) * 1e3)
+        self._forget_neighbour()
+        cold = self.request(WITH)
+        result.trace = self._trace(cold.seen)
+        warm = self.request(WITH)
+        control.request(self._run, "stop", name=WITH)
+        result.cold.append(cold.milliseconds)
+        result.warm.append(warm.milliseconds)
+        result.requests += [cold, warm]
+        if with_without:
+            self._know_neighbour()
+            result.without.append(self.request(WITHOUT).milliseconds)
+            control.request(self._run, "stop", name=WITHOUT)
+
+    def request(self, service: str) -> Request:
+        """Ask the directory for a service, then the service for its page. Raises HostError."""
+        name = f"{service}.jitsu.test"
+        self._capture.drain()
+        with self._hosts.at(self._hosts.client), _waiting_curl() as curl:
+            address = _resolve(name)
+            order = f'url = "http://{name}/"\nresolve = "{name}:80:{address}"\n'
+            body, said = curl.communicate(order.encode(), timeout=2 * PATIENCE)
+        status = said.decode().strip()
+        if curl.returncode != 0 or not status.endswith("200"):
+            raise HostError(f"http://{name}/: curl exited with {curl.returncode}: {status}")
+        return Request(int(status), body, self._capture.drain())
+
+    def _trace(self, seen: Seen) -> dict[str, Any]:
+        """Return the daemon's waterfall of the last cold start, with what the client saw."""
+        trace: dict[str, Any] = control.request(self._run, "trace", name=WITH)
+        zero = seen.query
+
+        def stage(name: str, start: float, end: float) -> dict[str, object]:
+            at, took = round((start - zero) * 1e6), round((end - start) * 1e6)
+            return {"name": name, "at_us": at, "took_us": took}
+
+        shift = round((trace["started"] - zero) * 1e6)
+        inside = [s | {"at_us": s["at_us"] + shift} for s in trace["stages"]]
+        outside = [
+            stage("query to answer", seen.query, seen.answer),
+            stage("SYN to SYN-ACK", seen.syn, seen.syn_ack),
+            stage("SYN-ACK to first byte", seen.syn_ack, seen.first_byte),
+        ]
+        stages = sorted(inside + outside, key=lambda s: (s["at_us"], s["took_us"]))
+        total = round((seen.first_byte - zero) * 1e6)
+        return trace | {"stages": stages, "total_us": total}
+
+    def _forget_neighbour(self) -> None:
+        with self._hosts.at(self._hosts.client), IPRoute() as ipr:
+            (index,) = ipr.link_lookup(ifname=CLIENT_PORT)
+            for entry in list(ipr.neigh("dump", ifindex=index)):
+                address = dict(entry["attrs"])["NDA_DST"]
+                if address == ADDRESS_WITH:
+                    ipr.neigh("del", ifindex=index, dst=address)
+
+    def _know_neighbour(self) -> None:
+        with self._hosts.at(self._hosts.client), IPRoute() as ipr:
+            (index,) = ipr.link_lookup(ifname=CLIENT_PORT)
+            mac = mac_of(WITHOUT).hex(":")
+            ipr.neigh("replace", ifindex=index, dst=ADDRESS_WITHOUT, lladdr=mac, state="reachable")
+
+
+@contextmanager
+def demo() -> Iterator[Demo]:
+    """Have a daemon and a client of it in namespaces of their own. Raises HostError."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="jitsu-demo-")))
+        config = folder / "demo.toml"
+        config.write_text(
+            _CONFIG.format(
+                directory=DIRECTORY,
+                uplink=UPLINK,
+                folder=folder,
+                image=qemu_accel.hello_image(),
+                with_=ADDRESS_WITH,
+                without=ADDRESS_WITHOUT,
+            )
+        )
+        hosts = stack.enter_context(two_hosts(CLIENT))
+        with hosts.at(hosts.host):
+            stack.enter_context(daemon(config, folder / "run"))
+        with hosts.at(hosts.client):
+            capture = stack.enter_context(Capture(CLIENT_PORT))
+        yield Demo(hosts, folder / "run", capture)
+
+
+@contextmanager
+def daemon(config: Path, run: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `jitsu serve` in this namespace while the context is open.
+
+    Raises HostError, with the daemon's own words, when it does not come up.
+    """
+    log = run.parent / "serve.log"
+    command = [sys.executable, "-m", "jitsu", "serve", "-c", str(config)]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=output)
+    try:
+        _await(lambda: _answers(run) or process.poll() is not None)
+        if process.poll() is not None:
+            raise HostError(f"`jitsu serve` failed: {log.read_text().strip()}")
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _answers(run: Path) -> bool:
+    try:
+        control.request(run, "counters")
+    except ControlError:
+        return False
+    return True
+
+
+@contextmanager
+def _waiting_curl() -> Iterator[subprocess.Popen[bytes]]:
+    """Have a curl that is loaded and waits for its URL on standard input."""
+    command = ["curl", "--silent", "--show-error", "--noproxy", "*", "--max-time", str(PATIENCE)]
+    command += ["--write-out", "%{stderr}%{http_code}", "--config", "-"]
+    pipe = subprocess.PIPE
+    try:
+        curl = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
+    except FileNotFoundError as error:
+        raise HostError("curl is not installed; install it") from error
+    with curl:
+        try:
+            _await(lambda: _reads_standard_input(curl.pid))
+            yield curl
+        finally:
+            curl.kill()
+
+
+def _reads_standard_input(pid: int) -> bool:
+    """Say whether the process is blocked in read(0, ...): see /proc/PID/syscall in proc(5)."""
+    try:
+        return Path(f"/proc/{pid}/syscall").read_text().startswith("0 0x0 ")
+    except OSError:
+        return True  # this kernel does not tell; the figures then hold curl's own start
+
+
+def _resolve(name: str) -> IPv4Address:
+    query = dns.message.make_query(name, dns.rdatatype.A)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(PATIENCE)
+        client.sendto(query.to_wire(), (DIRECTORY, 53))
+        try:
+            reply = dns.message.from_wire(client.recv(4096))
+        except TimeoutError as error:
+            raise HostError(f"the directory has not answered for {name}") from error
+    addresses = [record.address for rrset in reply.answer for record in rrset]
+    if not addresses:
+        raise HostError(f"the directory knows no address of {name}: {reply.rcode()}")
+    return IPv4Address(addresses[0])
+
+
+def _await(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            raise HostError(f"nothing happened within {PATIENCE:g} s")
+        os.sched_yield()
+        time.sleep(0.0005)
+
+
+def _median(values: list[float]) -> float:
+    return round(statistics.median(values), 3) if values else 0.0

@@ -1,0 +1,104 @@
+"""`jitsu check`: a configuration, and what this host can do."""
+
+import ctypes
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from jitsu import config as configuration
+from jitsu.backends import qemu, qemu_accel
+from jitsu.cli.options import Json
+from jitsu.errors import HostError, JitsuError
+from jitsu.host.tap import DEVICE
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that this host can or cannot do; `needed` things must be there to serve."""
+
+    what: str
+    ok: bool
+    said: str
+    needed: bool = True
+
+
+def command(
+    config: Annotated[
+        Path | None, typer.Option("-c", "--config", help="A configuration to check as well.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check a configuration, and whether this host can serve it; nothing is started."""
+    checked = configuration.load(config) if config else None
+    findings = host()
+    if as_json:
+        print(json.dumps({"config": str(config or ""), "host": [asdict(f) for f in findings]}))
+    else:
+        console = Console(highlight=False)
+        if checked:
+            console.print(f"{config}: {len(checked.services)} services, no mistakes")
+        for finding in findings:
+            mark = (
+                "[green]yes[/]"
+                if finding.ok
+                else "[red]no [/]"
+                if finding.needed
+                else "[dim]no [/]"
+            )
+            console.print(f"{mark} {finding.what:<12} {finding.said}")
+    missing = [finding.what for finding in findings if finding.needed and not finding.ok]
+    if missing:
+        raise JitsuError(f"this host cannot serve: {', '.join(missing)} missing; see above")
+
+
+def host() -> list[Finding]:
+    """Look at this host, and start nothing."""
+    return [_root(), _tap(), _nftables(), _qemu(), _kvm(), _hello()]
+
+
+def _root() -> Finding:
+    root = os.geteuid() == 0
+    said = "may change the network" if root else "run as root, or within `unshare --map-root-user`"
+    return Finding("root", root, said)
+
+
+def _tap() -> Finding:
+    ok = os.access(DEVICE, os.R_OK | os.W_OK)
+    return Finding("tap", ok, DEVICE if ok else f"{DEVICE} cannot be opened; load the tun module")
+
+
+def _nftables() -> Finding:
+    try:
+        ctypes.CDLL("libnftables.so.1")
+    except OSError:
+        return Finding("nftables", False, "libnftables.so.1 is missing; install libnftables1")
+    return Finding("nftables", True, "libnftables.so.1")
+
+
+def _qemu() -> Finding:
+    try:
+        return Finding("qemu", True, qemu.find().binary)
+    except HostError as error:
+        return Finding("qemu", False, str(error))
+
+
+def _kvm() -> Finding:
+    ok = os.access(qemu_accel.KVM, os.R_OK | os.W_OK)
+    said = "used where it starts guests sooner than TCG" if ok else "guests run on TCG"
+    return Finding("kvm", ok, said, needed=False)
+
+
+def _hello() -> Finding:
+    try:
+        image = qemu_accel.hello_image()
+    except HostError as error:
+        return Finding("demo image", False, str(error), needed=False)
+    curl = shutil.which("curl")
+    said = f"{image.name}, {image.stat().st_size >> 10} KiB"
+    return Finding("demo", bool(curl), said if curl else "install curl", needed=False)

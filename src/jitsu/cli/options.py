@@ -1,0 +1,29 @@
+"""Options that several verbs share, and how they find the daemon."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from jitsu.api import control
+
+DEFAULT_RUN = Path("/run/jitsu")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Run = Annotated[
+    Path | None, typer.Option("--run", help=f"The daemon's folder; default {DEFAULT_RUN}.")
+]
+ConfigFile = Annotated[
+    Path | None, typer.Option("-c", "--config", help="Find the daemon by its configuration.")
+]
+Name = Annotated[str, typer.Argument(help="The service's name.")]
+
+
+def ask(run: Path | None, config: Path | None, verb: str, **arguments: object) -> Any:  # noqa: ANN401
+    """Have the daemon do `verb`. Raises ControlError, and ConfigError if `config` is wrong."""
+    folder = run
+    if folder is None and config is not None:
+        from jitsu import config as configuration  # noqa: PLC0415  (slow, rarely needed)
+
+        folder = Path(configuration.load(config).host.run)
+    return control.request(folder or DEFAULT_RUN, verb, **arguments)

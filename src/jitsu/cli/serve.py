@@ -1,0 +1,119 @@
+"""`jitsu serve`: the daemon."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+from contextlib import AsyncExitStack, ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import typer
+import uvloop
+from structlog.typing import FilteringBoundLogger
+
+from jitsu import config as configuration
+from jitsu.api import control
+from jitsu.api.verbs import Verbs
+from jitsu.backends import qemu, qemu_accel
+from jitsu.backends.base import Backend
+from jitsu.daemon import Daemon
+from jitsu.host import leases
+from jitsu.host.bridge import bridge
+from jitsu.host.dns import DnsServer
+from jitsu.host.link import KernelNetwork, kernel_network
+from jitsu.host.lock import only_daemon
+from jitsu.host.process import Leftovers
+from jitsu.model import Config
+
+_SWITCH_INTERVAL = 0.0005
+"""Seconds that a busy thread may keep another from Python: the netlink thread is on the path."""
+
+
+def command(
+    config: Annotated[Path, typer.Option("-c", "--config", help="The configuration, TOML.")],
+) -> None:
+    """Serve the services of a configuration until SIGTERM or SIGINT."""
+    checked = load(config)
+    log = _logger()
+    sys.setswitchinterval(_SWITCH_INTERVAL)
+    run = Path(checked.host.run)
+    with ExitStack() as stack:
+        stack.enter_context(only_daemon(run))
+        leftovers = Leftovers(run / "guests")
+        leftovers.end(log.warning)
+        accel = qemu_accel.choose(Path(checked.host.state), log)
+        hypervisor = qemu.QemuBackend(qemu.find(accel), checked.network, leftovers)
+        up = stack.enter_context(bridge(checked.network))
+        network = stack.enter_context(kernel_network(up, checked.services))
+        uvloop.run(_serve(checked, network, {"qemu": hypervisor}, log))
+
+
+def load(path: Path) -> Config:
+    """Read a configuration, and the addresses that were allotted before; keep what is new.
+
+    Raises ConfigError and HostError.
+    """
+    first = configuration.load(path)
+    state = Path(first.host.state)
+    earlier = leases.read(state)
+    checked = configuration.load(path, earlier)
+    leases.write(state, checked.services, earlier)
+    return checked
+
+
+async def _serve(
+    config: Config,
+    network: KernelNetwork,
+    backends: dict[str, Backend],
+    log: FilteringBoundLogger,
+) -> None:
+    daemon = Daemon(
+        config,
+        network,
+        backends,
+        log,
+        clock=time.monotonic,
+        secret=os.urandom(16),
+        serial=int(time.time()),
+    )
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, daemon.close)
+    async with AsyncExitStack() as stack:
+        dns = await stack.enter_async_context(
+            DnsServer(
+                config.directory.listen,
+                prepared=daemon.directory.answer_prepared,
+                deliver=daemon.asked,
+            )
+        )
+        await stack.enter_async_context(control.serve(Path(config.host.run), Verbs(daemon)))
+
+        def started() -> None:
+            network.listen(daemon.frame)
+            stack.callback(network.deafen)
+            listen = [str(endpoint) for endpoint in config.directory.listen]
+            log.info("serving", services=len(config.services), dns=listen, run=config.host.run)
+
+        await daemon.run(dns, started)
+    log.info("stopped")
+
+
+def _logger() -> FilteringBoundLogger:
+    """Log to standard error: for people on a terminal, else one JSON object a line."""
+    terminal = sys.stderr.isatty()
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    log: FilteringBoundLogger = structlog.get_logger()
+    return log

@@ -1,0 +1,452 @@
+"""READ FIRST: the daemon. An event goes to a core, the core returns effects, `_perform` does them.
+
+    DNS query ---> Directory --Summon--+
+    frame -------> Synjitsu ---Wake----+--> Summoner --Boot, Stop--> backend
+    `jitsu summon` --------------------+       |  ^                    |
+                                               |  +---- Ready, Gone ---+
+                      Directory, Synjitsu <----+ Entered(state)
+
+This is the only file that knows all parts. The cores decide and do not act; here nothing is
+decided. What takes time (a boot, moving an address from one owner to the other, a look at the
+traffic) is a task of the daemon's task group, and comes back as an event.
+
+Moves of one service's address happen one after the other, under its lock: a guest that dies while
+it takes over, or a wish that comes while it is fenced, cannot leave the entry with the wrong owner.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, assert_never, cast
+
+from structlog.typing import FilteringBoundLogger
+
+from jitsu.backends.base import Backend, Instance
+from jitsu.core import directory as dns
+from jitsu.core import summon as summoning
+from jitsu.core import synjitsu
+from jitsu.core.admission import Gatekeeper
+from jitsu.core.deadlines import Deadlines
+from jitsu.core.waterfall import Waterfall
+from jitsu.errors import BootError, ControlError, HostError
+from jitsu.host.network import GuestLink, Network
+from jitsu.model import Cause, Config, Epoch, Name, Service, State, StopMode
+
+_DIRECTORY, _SYNJITSU = "the directory", "synjitsu"
+
+
+class Resolver(Protocol):
+    """Where the directory's answers go."""
+
+    def respond(self, client: dns.Client, data: bytes) -> None:
+        """Send `data` to `client`."""
+
+    def forward(self, effect: dns.Forward) -> None:
+        """Ask the upstream resolvers; the outcome comes to `Daemon.asked`."""
+
+
+@dataclass(slots=True)
+class _Run:
+    """What the daemon holds of one service."""
+
+    service: Service
+    summoner: summoning.Summoner
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    started: asyncio.Future[Instance | None] | None = None
+    """The guest of the current epoch, once it runs; None if it never did."""
+    link: GuestLink | None = None
+    """The owner of the address; None is Synjitsu."""
+    waterfall: Waterfall | None = None
+    waiters: list[asyncio.Future[State]] = field(default_factory=list)
+    last_request: float | None = None
+    flows: int = 0
+
+
+class Daemon:
+    """One host's Jitsu."""
+
+    def __init__(
+        self,
+        config: Config,
+        network: Network,
+        backends: Mapping[str, Backend],
+        log: FilteringBoundLogger,
+        *,
+        clock: Callable[[], float],
+        secret: bytes,
+        serial: int,
+    ) -> None:
+        """Prepare.
+
+        `clock` is in seconds and never goes back, `secret` keys what must not be guessed, `serial`
+        is the zones' (RFC 1035).
+        """
+        self.directory = dns.Directory(config.directory, config.services, serial)
+        self.synjitsu = synjitsu.Synjitsu(
+            config.services, config.network.probe, config.directory.summon_from, secret
+        )
+        self._network = network
+        self._backends = backends
+        self._log = log
+        self._clock = clock
+        self._gatekeeper = Gatekeeper(config.host.memory)
+        self._runs = {
+            s.name: _Run(s, summoning.Summoner(s, self._gatekeeper)) for s in config.services
+        }
+        self._deadlines = Deadlines()
+        self._todo: deque[Any] = deque()
+        self._draining = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._armed: float | None = None
+        self._closing = asyncio.Event()
+
+    async def run(self, resolver: Resolver, started: Callable[[], None]) -> None:
+        """Serve until `close`; `started` is called when events may come. Then stop all guests."""
+        self._resolver = resolver
+        self._loop = asyncio.get_running_loop()
+        async with asyncio.TaskGroup() as self._tasks:
+            started()
+            await self._closing.wait()
+            await self._stop_all()
+            if self._timer:
+                self._timer.cancel()
+
+    def close(self) -> None:
+        """Have `run` stop all guests and return."""
+        self._closing.set()
+
+    # What may happen.
+
+    def asked(self, event: dns.Query | dns.Forwarded) -> None:
+        """Take a DNS query, or what became of a forwarded one."""
+        self._emit(self.directory.handle(event, self._clock()))
+        self._deadlines.set(_DIRECTORY, self.directory.deadline())
+        self._arm()
+
+    def frame(self, data: bytes) -> None:
+        """Take a frame that has reached Synjitsu's port."""
+        self._tell_synjitsu(synjitsu.Arrived(data))
+
+    async def summon(self, name: Name) -> State:
+        """Summon a service for the operator; return the state that it comes to. May raise."""
+        run = self._find(name)
+        settled = (State.AWAKE, State.FAILED)
+        self._wish(name, Cause.OPERATOR)
+        if run.summoner.state in settled:
+            return run.summoner.state
+        return await self._until(run, settled)
+
+    async def dismiss(self, name: Name) -> State:
+        """Stop a service for the operator, used or not; return when it is gone."""
+        run = self._find(name)
+        self._tell_summoner(name, summoning.Dismissed())
+        while run.summoner.state is State.STOPPING:
+            await self._until(run, (State.ASLEEP, State.FAILED, State.BOOTING))
+        return run.summoner.state
+
+    # What may be asked.
+
+    async def services(self) -> list[dict[str, object]]:
+        """Describe every service: the rows of `jitsu ls`, times in seconds of the daemon's clock."""
+        traffic = await self._network.traffic([run.service for run in self._runs.values()])
+        return [_describe(run, traffic.get(name)) for name, run in self._runs.items()]
+
+    def waterfall(self, name: Name) -> dict[str, object]:
+        """Report the last summons of a service. Raises ControlError when there was none."""
+        waterfall = self._find(name).waterfall
+        if waterfall is None:
+            raise ControlError(f"{name} has not been summoned yet; try `jitsu summon {name}`")
+        return waterfall.report() | {"started": waterfall.started}
+
+    def console(self, name: Name) -> str:
+        """Return what the service's guests have last written."""
+        service = self._find(name).service
+        return self._backends[service.backend].console(service)
+
+    def counters(self) -> dict[str, int]:
+        """Return Synjitsu's counters: what was held, replayed, refused and dropped, and why."""
+        return dict(self.synjitsu.counters)
+
+    def _find(self, name: Name) -> _Run:
+        try:
+            return self._runs[name]
+        except KeyError:
+            known = ", ".join(self._runs)
+            raise ControlError(f"no service is called {name}; there are: {known}") from None
+
+    async def _until(self, run: _Run, states: tuple[State, ...]) -> State:
+        while True:
+            waiter: asyncio.Future[State] = self._loop.create_future()
+            run.waiters.append(waiter)
+            state = await waiter
+            if state in states:
+                return state
+
+    # Events to cores, effects to the world.
+
+    def _wish(self, name: Name, cause: Cause) -> None:
+        run = self._runs[name]
+        now = self._clock()
+        run.last_request = now
+        if run.summoner.state in (State.ASLEEP, State.FAILED):
+            epoch = Epoch(run.summoner.epoch + 1)
+            run.waterfall = Waterfall(name, epoch, cause, now)
+        self._tell_summoner(name, summoning.Wanted(cause))
+
+    def _tell_summoner(self, name: Name, event: summoning.Event) -> None:
+        summoner = self._runs[name].summoner
+        self._emit(summoner.handle(event, self._clock()))
+        self._deadlines.set(name, summoner.deadline())
+        self._arm()
+
+    def _tell_synjitsu(self, event: synjitsu.Event) -> None:
+        self._emit(self.synjitsu.handle(event, self._clock()))
+        self._deadlines.set(_SYNJITSU, self.synjitsu.deadline())
+        self._arm()
+
+    def _tick(self) -> None:
+        self._timer = self._armed = None
+        now = self._clock()
+        for key in self._deadlines.due(now):
+            if key == _DIRECTORY:
+                self._emit(self.directory.tick(now))
+                self._deadlines.set(_DIRECTORY, self.directory.deadline())
+            elif key == _SYNJITSU:
+                self._emit(self.synjitsu.tick(now))
+                self._deadlines.set(_SYNJITSU, self.synjitsu.deadline())
+            else:
+                summoner = self._runs[cast(Name, key)].summoner
+                self._emit(summoner.tick(now))
+                self._deadlines.set(key, summoner.deadline())
+        self._arm()
+
+    def _arm(self) -> None:
+        """Have `_tick` called at the next deadline."""
+        at = self._deadlines.next()
+        if at == self._armed:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._armed = at
+        if at is not None:
+            self._timer = self._loop.call_later(max(0.0, at - self._clock()), self._tick)
+
+    def _emit(self, effects: list[Any]) -> None:
+        """Perform effects in order; those that follow from them come after."""
+        self._todo.extend(effects)
+        if self._draining:
+            return
+        self._draining = True
+        try:
+            while self._todo:
+                self._perform(self._todo.popleft())
+        finally:
+            self._draining = False
+
+    def _perform(self, effect: dns.Effect | synjitsu.Effect | summoning.Effect) -> None:  # noqa: C901, PLR0912
+        match effect:
+            case dns.Respond(client, data):
+                self._resolver.respond(client, data)
+            case dns.Summon(name):
+                self._wish(name, Cause.DNS)
+            case dns.Forward():
+                self._resolver.forward(effect)
+            case synjitsu.Send(frame):
+                self._network.send(frame)
+            case synjitsu.SendToGuest(name, frame):
+                if (instance := self._instance(self._runs[name])) is not None:
+                    instance.link.send(frame)
+            case synjitsu.Wake(name, cause):
+                self._wish(name, cause)
+            case synjitsu.Heard(name):
+                self._mark(name, "first frame", span="boot", since="exec")
+            case synjitsu.CanServe(name):
+                self._mark(name, "can serve", span="get ready", since="first frame")
+                self._tell_summoner(name, summoning.Ready(self._runs[name].summoner.epoch))
+            case summoning.Boot(service, epoch):
+                self._boot(service, epoch)
+            case summoning.Look(service):
+                self._start(self._look(service))
+            case summoning.Fence(service):
+                self._start(self._fence(service))
+            case summoning.HandOver(service):
+                self._start(self._hand_over(service))
+            case summoning.Stop(service, epoch, how):
+                self._start(self._stop(service, epoch, how))
+            case summoning.Admit(name):
+                self._tell_summoner(name, summoning.Admitted())
+            case summoning.Entered(service, state, reason):
+                self._entered(service, state, reason)
+            case _:
+                assert_never(effect)
+
+    def _entered(self, service: Service, state: State, reason: str) -> None:
+        run = self._runs[service.name]
+        level = self._log.warning if reason else self._log.info
+        level(str(state), service=service.name, epoch=run.summoner.epoch, reason=reason or None)
+        self._tell_synjitsu(synjitsu.StateEntered(service.name, state))
+        self.asked_state(service.name, state)
+        waiters, run.waiters = run.waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(state)
+
+    def asked_state(self, name: Name, state: State) -> None:
+        """Tell the directory, whose held queries may be waiting for just that."""
+        effects = self.directory.handle(dns.StateChanged(name, state), self._clock())
+        if any(isinstance(effect, dns.Respond) for effect in effects):
+            self._mark(name, "answered", span="answer", since="")
+        self._emit(effects)
+        self._deadlines.set(_DIRECTORY, self.directory.deadline())
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.create_task(work)
+
+    def _mark(self, name: Name, mark: str, *, span: str = "", since: str = "") -> None:
+        waterfall = self._runs[name].waterfall
+        if waterfall is not None and mark not in waterfall.marks:
+            now = self._clock()
+            waterfall.mark(mark, now)
+            if span:
+                waterfall.span(span, since, now)
+
+    # A guest's life.
+
+    def _boot(self, service: Service, epoch: Epoch) -> None:
+        run = self._runs[service.name]
+        run.started = self._loop.create_future()
+        self._start(self._live(run, epoch))
+
+    async def _live(self, run: _Run, epoch: Epoch) -> None:
+        """Boot a guest and be with it until it is gone."""
+        service, started = run.service, run.started
+        assert started is not None
+        self._mark(service.name, "boot")
+        watch = _Watch(self, service.name, started)
+        try:
+            backend = self._backends[service.backend]
+            instance = await backend.boot(service, epoch, self._network, watch)
+        except BootError as error:
+            started.set_result(None)
+            self._tell_summoner(service.name, summoning.Gone(epoch, str(error)))
+            return
+        watch.begin(instance)
+        exit_ = await instance.gone
+        await self._take_over(run)
+        run.started = None
+        self._tell_summoner(service.name, summoning.Gone(epoch, exit_.reason, exit_.clean))
+
+    async def _hand_over(self, service: Service) -> None:
+        """Let the guest own its address, and send it what was held."""
+        run = self._runs[service.name]
+        instance = await self._started(run)
+        async with run.lock:
+            serves = run.summoner.state is State.AWAKE and run.link is None
+            if instance is None or instance.gone.done() or not serves:
+                return
+            self._tell_synjitsu(synjitsu.Moving(service.name))
+            try:
+                await self._network.own(service, instance.link)
+            except HostError as error:
+                # The guest has died under us; `gone` follows.
+                self._log.warning("hand-over failed", service=service.name, reason=str(error))
+                await self._network.own(service, None)
+                self._tell_synjitsu(synjitsu.Moved(service.name, to_guest=False))
+                return
+            run.link = instance.link
+            self._tell_synjitsu(synjitsu.Moved(service.name, to_guest=True))
+            self._mark(service.name, "handed over", span="hand over", since="can serve")
+            instance.link.deafen()
+
+    async def _take_over(self, run: _Run) -> None:
+        """Let Synjitsu own the address."""
+        async with run.lock:
+            if run.link is None:
+                return
+            self._tell_synjitsu(synjitsu.Moving(run.service.name))
+            await self._network.own(run.service, None)
+            run.link = None
+            self._tell_synjitsu(synjitsu.Moved(run.service.name, to_guest=False))
+
+    async def _look(self, service: Service) -> None:
+        traffic = await self._network.traffic([service])
+        self._runs[service.name].flows = traffic[service.name].flows
+        self._tell_summoner(service.name, traffic[service.name])
+
+    async def _fence(self, service: Service) -> None:
+        await self._take_over(self._runs[service.name])
+        await self._look(service)
+
+    async def _stop(self, service: Service, epoch: Epoch, how: StopMode) -> None:
+        run = self._runs[service.name]
+        instance = await self._started(run)
+        await self._take_over(run)
+        if instance is not None and run.summoner.epoch == epoch:
+            instance.stop(how)
+
+    async def _stop_all(self) -> None:
+        """Stop every guest, without grace; return when all are gone."""
+        for run in self._runs.values():
+            instance = await self._started(run)
+            if instance is not None:
+                instance.stop(StopMode.DESTROY)
+                await instance.gone
+
+    async def _started(self, run: _Run) -> Instance | None:
+        return await asyncio.shield(run.started) if run.started is not None else None
+
+    def _instance(self, run: _Run) -> Instance | None:
+        return run.started.result() if run.started is not None and run.started.done() else None
+
+
+_SPANS = {"tap": ("make tap", "boot"), "exec": ("exec", "tap"), "plugged": ("plug", "exec")}
+"""Which span each stage of a boot closes, and since when."""
+
+
+class _Watch:
+    """Follows one boot for the daemon; frames that come before `boot` has returned wait for it."""
+
+    def __init__(
+        self, daemon: Daemon, name: Name, started: asyncio.Future[Instance | None]
+    ) -> None:
+        self._daemon = daemon
+        self._name = name
+        self._started = started
+        self._early: list[bytes] = []
+
+    def stage(self, name: str) -> None:
+        span, since = _SPANS[name]
+        self._daemon._mark(self._name, name, span=span, since=since)
+
+    def begin(self, instance: Instance) -> None:
+        """The guest runs: let its frames be seen."""
+        self._started.set_result(instance)
+        for frame in self._early:
+            self.on_frame(frame)
+
+    def on_frame(self, frame: bytes) -> None:
+        if self._started.done():
+            self._daemon._tell_synjitsu(synjitsu.GuestSent(self._name, frame))
+        elif len(self._early) < 64:
+            self._early.append(frame)
+
+
+def _describe(run: _Run, traffic: summoning.Traffic | None) -> dict[str, object]:
+    service, summoner = run.service, run.summoner
+    addresses = [service.address, *([service.address6] if service.address6 else [])]
+    last = max(run.last_request or 0.0, traffic.last if traffic else 0.0)
+    return {
+        "name": service.name,
+        "state": str(summoner.state),
+        "backend": service.backend,
+        "dns": list(service.dns),
+        "addresses": [str(address) for address in addresses],
+        "memory": service.memory,
+        "since": summoner.since,
+        "summons": summoner.summons,
+        "last_request": last or None,
+        "flows": traffic.flows if traffic else 0,
+        "reason": summoner.reason or None,
+    }
