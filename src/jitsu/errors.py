@@ -17,7 +17,7 @@ class JitsuError(Exception):
 
 
 class ConfigError(JitsuError):
-    """One or more mistakes in a configuration, each a line `file:line: key: what and what to do`."""
+    """Mistakes in a configuration, each one line `file:line: key: what and what to do`."""
 
     def __init__(self, mistakes: list[str]) -> None:
         super().__init__("\n".join(mistakes))

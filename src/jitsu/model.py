@@ -1,5 +1,6 @@
 """The nouns of Jitsu, shared by every layer."""
 
+import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -10,6 +11,15 @@ Name = NewType("Name", str)
 
 Mac = NewType("Mac", bytes)
 """Six bytes of an Ethernet address."""
+
+
+def mac_of(name: str) -> Mac:
+    """Derive a service's MAC address from its name: locally administered, 40 bits of SHA-256.
+
+    It is the same in every run, so that no client's neighbour cache ever has to change.
+    """
+    return Mac(b"\x02" + hashlib.sha256(name.encode()).digest()[:5])
+
 
 Epoch = NewType("Epoch", int)
 """Which boot of a service: grows by one with every boot."""
