@@ -1,0 +1,154 @@
+"""A simulated bridge: the contract of `jitsu.host.network`, in memory and in simulated time.
+
+Frames take time, and stay in order between any two ports. The forwarding table is sticky, as the
+real one is: what a port sends never moves an entry. Moving an entry takes time too, and frames
+that were sent before it has moved go to the earlier owner.
+"""
+
+import asyncio
+from collections.abc import Callable
+from random import Random
+
+from jitsu.core.summon import Traffic
+from jitsu.errors import HostError
+from jitsu.host.network import FrameHandler, GuestLink
+from jitsu.model import Mac, Service
+from jitsu.wire.ethernet import BROADCAST
+
+Deliver = Callable[[bytes], None]
+HOP = 0.00005
+"""Seconds that a frame takes from port to port."""
+
+
+class SimulatedLink:
+    """One guest's interface."""
+
+    def __init__(self, network: "SimulatedNetwork", service: Service) -> None:
+        self.service = service
+        self.fd = -1
+        self.to_guest: Deliver | None = None
+        self.last = 0.0
+        self.flows: Callable[[], int] = lambda: 0
+        self._network = network
+        self._on_frame: FrameHandler | None = None
+        self._joined = False
+
+    def __repr__(self) -> str:
+        """Return whose it is."""
+        return f"<SimulatedLink {self.service.name}>"
+
+    def release(self) -> None:
+        """Nothing to close."""
+
+    async def join(self, on_frame: FrameHandler) -> None:
+        """Become a port of the bridge, after a while."""
+        await self._network.pause()
+        if self not in self._network.links:
+            raise HostError("the guest has gone")
+        self._on_frame = on_frame
+        self._joined = True
+
+    def send(self, frame: bytes) -> None:
+        """Send to the guest alone."""
+        self._network.later(self, self.deliver, frame)
+
+    def deafen(self) -> None:
+        """Copy no more frames."""
+        self._on_frame = None
+
+    async def close(self) -> None:
+        """Leave the bridge; entries that point here go with the port, as the kernel's do."""
+        await self._network.pause()
+        self.unplug()
+
+    def unplug(self) -> None:
+        """The guest has died: its port is gone at once."""
+        self._network.links.discard(self)
+        for mac in [mac for mac, owner in self._network.owners.items() if owner is self]:
+            del self._network.owners[mac]
+
+    def deliver(self, frame: bytes) -> None:
+        """Give a frame to the guest, if it is there."""
+        if self in self._network.links and self.to_guest is not None:
+            self.last = asyncio.get_running_loop().time()
+            self.to_guest(frame)
+
+    def guest_sends(self, frame: bytes) -> None:
+        """Take a frame of the guest."""
+        if self._joined and self in self._network.links:
+            self.last = asyncio.get_running_loop().time()
+            if self._on_frame is not None:
+                self._on_frame(frame)
+            self._network.forward(frame, self)
+
+
+class SimulatedNetwork:
+    """A bridge with Synjitsu's port, guests' links, and clients."""
+
+    def __init__(self, chance: Random, services: tuple[Service, ...]) -> None:
+        self.links: set[SimulatedLink] = set()
+        self.owners: dict[Mac, SimulatedLink | None] = {service.mac: None for service in services}
+        self.clients: dict[Mac, Deliver] = {}
+        self.to_synjitsu: Deliver = lambda _: None
+        self._chance = chance
+        self._busy_until: dict[object, float] = {}
+
+    def send(self, frame: bytes) -> None:
+        """Send from Synjitsu's port."""
+        self.forward(frame, None)
+
+    async def open(self, service: Service) -> GuestLink:
+        """Make a link."""
+        await self.pause()
+        link = SimulatedLink(self, service)
+        self.links.add(link)
+        return link
+
+    async def own(self, service: Service, link: GuestLink | None) -> None:
+        """Move an entry."""
+        await self.pause()
+        assert link is None or isinstance(link, SimulatedLink)
+        if link is not None and link not in self.links:
+            raise HostError("no such port")
+        self.owners[service.mac] = link
+
+    async def traffic(self, services: list[Service]) -> dict[str, Traffic]:
+        """Say when each guest last had a frame, and how many connections it has open."""
+        await self.pause()
+        by_name = {link.service.name: link for link in self.links}
+        return {
+            s.name: Traffic(link.last, link.flows()) if link else Traffic(0.0, 0)
+            for s in services
+            for link in [by_name.get(s.name)]
+        }
+
+    def forward(self, frame: bytes, origin: SimulatedLink | Mac | None) -> None:
+        """Send a frame to whom it is for; `origin` is a link, a client, or Synjitsu (None)."""
+        mac = Mac(frame[:6])
+        if mac == BROADCAST:
+            for client, deliver in self.clients.items():
+                if client != origin:
+                    self.later(client, deliver, frame)
+            for link in self.links:
+                if link is not origin:
+                    self.later(link, link.deliver, frame)
+            if origin is not None:
+                self.later(None, self.to_synjitsu, frame)
+        elif mac in self.clients:
+            self.later(mac, self.clients[mac], frame)
+        elif mac in self.owners:
+            owner = self.owners[mac]
+            if owner is not origin:  # a bridge never sends a frame back where it came from
+                self.later(owner, owner.deliver if owner else self.to_synjitsu, frame)
+
+    def later(self, port: object, deliver: Deliver, frame: bytes) -> None:
+        """Deliver a frame after the time of a hop, behind those sent to the port before."""
+        loop = asyncio.get_running_loop()
+        hop = HOP * (1 + self._chance.random())
+        at = max(loop.time() + hop, self._busy_until.get(port, 0.0) + 1e-9)
+        self._busy_until[port] = at
+        loop.call_at(at, deliver, frame)
+
+    async def pause(self) -> None:
+        """Take as long as a system call may."""
+        await asyncio.sleep(0.0001 + 0.002 * self._chance.random() ** 4)

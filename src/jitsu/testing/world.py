@@ -1,0 +1,190 @@
+"""The true daemon in a simulated world: network, clock and hypervisor are simulated, it is not.
+
+One seed gives one world, and one run of it: who asks for what and when, how long boots take,
+which guests fail. What must hold in every world is checked while it runs and at its end.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network
+from random import Random
+
+import dns.message
+import structlog
+
+from jitsu.backends.fake import FakeBackend, Script
+from jitsu.core import directory
+from jitsu.daemon import Ambient, Daemon
+from jitsu.host.network import GuestLink
+from jitsu.model import (
+    Answer,
+    Config,
+    DirectoryConfig,
+    Endpoint,
+    HostConfig,
+    Mac,
+    Name,
+    NetworkConfig,
+    ReadyOnFrame,
+    ReadyOnTcp,
+    Service,
+    State,
+    mac_of,
+)
+from jitsu.testing.network import SimulatedLink, SimulatedNetwork
+from jitsu.testing.peer import PORT, Client, Server
+
+SUBNET = IPv4Network("10.77.0.0/24")
+MEMORY = 16 << 20
+
+
+@dataclass(slots=True)
+class World:
+    """A daemon, its network and its clients."""
+
+    chance: Random
+    config: Config
+    network: SimulatedNetwork = field(init=False)
+    backend: FakeBackend = field(init=False)
+    daemon: Daemon = field(init=False)
+    scripts: dict[Name, list[Script]] = field(default_factory=dict)
+    """How the next boots of each service go; when there is none left, well."""
+    replies: dict[int, asyncio.Future[bytes]] = field(default_factory=dict)
+    crashes: list[tuple[Name, float]] = field(default_factory=list)
+    _clients: int = 0
+
+    def __post_init__(self) -> None:
+        self.network = SimulatedNetwork(self.chance, self.config.services)
+        self.backend = FakeBackend(self._script, self)
+        loop = asyncio.get_running_loop()
+        secret = self.chance.randbytes(16)
+        silent = structlog.wrap_logger(
+            structlog.PrintLogger(), wrapper_class=structlog.make_filtering_bound_logger("critical")
+        )
+        ambient = Ambient(loop.time, secret, serial=1)
+        backends = {"fake": self.backend}
+        self.daemon = Daemon(self.config, self.network, backends, silent, ambient)
+        self.network.to_synjitsu = self.daemon.frame
+
+    # The world as the daemon sees it.
+
+    def respond(self, client: directory.Client, data: bytes) -> None:
+        """Take an answer of the directory."""
+        assert isinstance(client.token, int)
+        future = self.replies.pop(client.token)
+        if not future.done():
+            future.set_result(data)
+
+    def forward(self, effect: directory.Forward) -> None:
+        """Refuse: this world has no other resolvers."""
+        self.daemon.asked(directory.Forwarded(effect.ident, None))
+
+    def boot(self, service: Service, link: GuestLink, listens_after: float) -> None:
+        """Play a guest that has come up."""
+        assert isinstance(link, SimulatedLink)
+        server = Server(service.mac, service.address, link.guest_sends, page_of(service))
+        link.to_guest = server.receive
+        link.flows = lambda: len(server.flows)
+        if listens_after:
+            server.listens = False
+            asyncio.get_running_loop().call_later(listens_after, _listen, server)
+        server.announce()
+
+    def _script(self, service: Service) -> Script:
+        scripts = self.scripts.get(service.name)
+        if scripts:
+            return scripts.pop(0)
+        return Script(boots_after=0.005 + 0.03 * self.chance.random())
+
+    # The world as clients see it.
+
+    def client(self) -> Client:
+        """Return a client that nobody has seen before."""
+        self._clients += 1
+        address = SUBNET[100 + self._clients % 100]
+        mac = Mac(b"\x06" + self._clients.to_bytes(5))
+        client = Client(mac, address, lambda data: self.network.forward(data, mac))
+        self.network.clients[mac] = client.receive
+        return client
+
+    async def query(self, name: str) -> dns.message.Message:
+        """Ask the directory for an address, and wait for the answer."""
+        self._clients += 1
+        token = self._clients
+        question = dns.message.make_query(name, "A", id=token & 0xFFFF)
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.replies[token] = future
+        who = directory.Client(SUBNET[50], 5353, "udp", token)
+        self.daemon.asked(directory.Query(question.to_wire(), who))
+        return dns.message.from_wire(await future)
+
+    def state(self, service: Service) -> State:
+        """Return where in its life a service is."""
+        return self.daemon.state(service.name)
+
+    async def run(self, story: "asyncio._CoroutineLike[None]") -> None:
+        """Run the daemon while `story` happens; then check that everything is given back."""
+        started = asyncio.Event()
+        serving = asyncio.create_task(self.daemon.run(self, started.set))
+        await started.wait()
+        try:
+            await story
+        finally:
+            self.daemon.close()
+            await serving
+        self.check_returned()
+
+    def check_returned(self) -> None:
+        """Check that the daemon, which has ended, holds nothing."""
+        assert not self.backend.running, "a guest still runs"
+        assert not self.network.links, "an interface is left"
+        assert all(owner is None for owner in self.network.owners.values()), "an entry is left"
+        assert self.daemon.memory_free == self.config.host.memory, "memory is still claimed"
+
+
+def page_of(service: Service) -> bytes:
+    """Return the page that a service's guests serve."""
+    return f"HTTP/1.1 200 OK\r\n\r\nThis is {service.name}.\n".encode()
+
+
+def service(number: int, **changes: object) -> Service:
+    """Return a service of this world."""
+    name = Name(f"s{number}")
+    values: dict[str, object] = {
+        "name": name,
+        "dns": (f"{name}.jitsu.test",),
+        "image": "fake",
+        "address": SUBNET[10 + number],
+        "mac": mac_of(name),
+        "backend": "fake",
+        "memory": MEMORY,
+    }
+    return Service(**(values | changes))  # type: ignore[arg-type]
+
+
+def config(services: tuple[Service, ...], memory: int = 1 << 30) -> Config:
+    """Return a configuration for `services`."""
+    return Config(
+        DirectoryConfig((Endpoint(SUBNET[1], 53),), (SUBNET,)),
+        NetworkConfig("jitsu0", SUBNET, None, SUBNET[1], SUBNET[-2]),
+        HostConfig(memory, "/nowhere", "/nowhere"),
+        services,
+    )
+
+
+def random_services(chance: Random) -> tuple[Service, ...]:
+    """Return a few services of any kind."""
+    return tuple(
+        service(
+            i,
+            idle_after=chance.choice([0.05, 0.2, 1.0]),
+            answer=chance.choice(list(Answer)),
+            ready=chance.choice([ReadyOnFrame(), ReadyOnTcp(PORT)]),
+            boot_timeout=0.5,
+        )
+        for i in range(chance.randint(1, 4))
+    )
+
+
+def _listen(server: Server) -> None:
+    server.listens = True

@@ -1,0 +1,210 @@
+"""Whole worlds by seed. Replay one with `make sim SEED=n`."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from random import Random
+from typing import Any
+
+import pytest
+
+from jitsu.backends.fake import Script
+from jitsu.core.synjitsu import HELD_FRAMES_MAX
+from jitsu.model import Answer, ReadyOnTcp, Service, State
+from jitsu.testing import clock
+from jitsu.testing.peer import PORT, Outcome
+from jitsu.testing.world import World, config, page_of, random_services, service
+
+SEEDS = 200
+Story = Callable[[World], Coroutine[Any, Any, None]]
+Visit = Callable[[Service, float], Coroutine[Any, Any, None]]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "seed" in metafunc.fixturenames:
+        only = metafunc.config.getoption("--seed")
+        metafunc.parametrize("seed", range(SEEDS) if only is None else [only])
+
+
+def test_nobody_waits_for_a_retransmission(seed: int) -> None:
+    """Healthy guests: every client is served, by its first SYN, whenever it comes."""
+
+    async def story(world: World) -> None:
+        async def visit(target: Service, after: float) -> None:
+            await asyncio.sleep(after)
+            how = world.chance.choice(["dns", "syn", "syn", "ping", "datagram"])
+            if how == "dns":
+                reply = await world.query(target.dns[0])
+                assert [str(rr.address) for rr in reply.answer[0]] == [str(target.address)]
+            if how == "ping":
+                assert await world.client().ping(target)
+            elif how == "datagram":
+                assert await world.client().datagram(target)
+            else:
+                linger = world.chance.choice([0.0, 0.0, 2.0])
+                outcome = await world.client().get(target, linger=linger)
+                assert outcome == Outcome(syns=1, arps=1, body=page_of(target), connected=True)
+
+        await _everybody(world, visit)
+
+    _run(seed, story)
+
+
+def test_nobody_is_left_without_an_answer(seed: int) -> None:
+    """Guests that fail, hang and crash: every client gets its page, a RST or a failure, in time."""
+
+    async def story(world: World) -> None:
+        for target in world.config.services:
+            world.scripts[target.name] = [_trouble(world.chance) for _ in range(20)]
+
+        async def visit(target: Service, after: float) -> None:
+            await asyncio.sleep(after)
+            if world.chance.random() < 0.3:
+                await world.query(target.dns[0])
+            elif world.chance.random() < 0.1:
+                await world.daemon.dismiss(target.name)
+            outcome = await world.client().get(target)
+            assert outcome.body in (b"", page_of(target))
+            # A guest that dies with the connection in it is silent until somebody asks again.
+            assert outcome.body or outcome.refused or outcome.reset or outcome.gave_up
+
+        await _everybody(world, visit)
+        world.scripts.clear()
+        await asyncio.sleep(120.0)  # any back-off is over
+        for target in world.config.services:
+            outcome = await world.client().get(target)
+            assert outcome.body == page_of(target), "the service is back"
+
+    _run(seed, story)
+
+
+def _run(seed: int, story: Story) -> None:
+    async def main() -> None:
+        chance = Random(seed)
+        world = World(chance, config(random_services(chance)))
+        await world.run(story(world))
+
+    clock.run(main())
+
+
+async def _everybody(world: World, visit: Visit) -> None:
+    async with asyncio.TaskGroup() as visits:
+        for _ in range(world.chance.randint(1, 25)):
+            target = world.chance.choice(world.config.services)
+            visits.create_task(
+                visit(target, world.chance.choice([0.0, 0.3, 3.0]) * world.chance.random())
+            )
+
+
+def _trouble(chance: Random) -> Script:
+    match chance.randrange(6):
+        case 0:
+            return Script(error="no such image")
+        case 1:
+            return Script(boots_after=float("inf"))
+        case 2:
+            return Script(dies_after=0.03 * chance.random())
+        case 3:
+            return Script(dies_after=0.3 * chance.random(), stops_after=0.2 * chance.random())
+        case _:
+            return Script(boots_after=0.1 * chance.random(), stops_after=0.2 * chance.random())
+
+
+# Single stories.
+
+
+def _tell(story: Story, *services: Service, memory: int = 1 << 30) -> None:
+    async def main() -> None:
+        world = World(Random(1), config(services, memory))
+        await world.run(story(world))
+
+    clock.run(main())
+
+
+def test_a_thousand_queries_boot_once() -> None:
+    async def story(world: World) -> None:
+        replies = await asyncio.gather(*(world.query("s0.jitsu.test") for _ in range(1000)))
+        assert world.backend.boots == 1
+        assert all(reply.rcode() == 0 for reply in replies)
+
+    _tell(story, service(0))
+
+
+def test_a_server_that_listens_late_gives_nobody_a_reset() -> None:
+    async def story(world: World) -> None:
+        world.scripts[target.name] = [Script(boots_after=0.01, listens_after=0.3)]
+        outcomes = await asyncio.gather(*(world.client().get(target) for _ in range(20)))
+        assert all(o.body == page_of(target) and not o.refused for o in outcomes)
+
+    target = service(0, ready=ReadyOnTcp(PORT))
+    _tell(story, target)
+
+
+def test_an_answer_when_ready_comes_when_it_is_ready() -> None:
+    async def story(world: World) -> None:
+        world.scripts[target.name] = [Script(boots_after=0.4)]
+        await world.query("s0.jitsu.test")
+        assert world.state(target) is State.AWAKE
+
+    target = service(0, answer=Answer.WHEN_READY)
+    _tell(story, target)
+
+
+def test_an_open_connection_keeps_its_guest() -> None:
+    async def story(world: World) -> None:
+        outcome = await world.client().get(target, linger=60.0)
+        assert outcome.body
+        assert not outcome.reset
+        assert world.backend.boots == 1
+        await asyncio.sleep(2.0)
+        assert world.state(target) is State.ASLEEP
+
+    target = service(0, idle_after=0.5)
+    _tell(story, target)
+
+
+def test_a_query_does_not_keep_a_guest() -> None:
+    async def story(world: World) -> None:
+        for _ in range(10):
+            await world.query("s0.jitsu.test")
+            await asyncio.sleep(0.2)
+        assert world.backend.boots > 1, "it slept, and was summoned again"
+
+    _tell(story, service(0, idle_after=0.5))
+
+
+def test_no_memory_is_said_at_once() -> None:
+    async def story(world: World) -> None:
+        assert (await world.client().get(first, linger=0)).body
+        reply = await world.query("s1.jitsu.test")
+        assert reply.rcode() == 2  # SERVFAIL
+        assert (await world.client().get(second)).refused
+
+    first, second = service(0), service(1)
+    _tell(story, first, second, memory=16 << 20)
+
+
+def test_a_failed_service_refuses_then_recovers() -> None:
+    async def story(world: World) -> None:
+        world.scripts[target.name] = [Script(error="no such image")]
+        assert (await world.client().get(target)).refused
+        assert (await world.query("s0.jitsu.test")).rcode() == 2
+        await asyncio.sleep(1.0)
+        assert (await world.client().get(target)).body
+
+    target = service(0)
+    _tell(story, target)
+
+
+def test_a_flood_of_syns_is_bounded_and_a_client_is_still_served() -> None:
+    async def story(world: World) -> None:
+        world.scripts[target.name] = [Script(boots_after=0.2)]
+        flood = world.client()
+        for number in range(3 * HELD_FRAMES_MAX):
+            flood.knock(target, number)
+        await asyncio.sleep(0.1)
+        assert world.daemon.synjitsu.held(target.name) <= HELD_FRAMES_MAX
+        assert world.daemon.counters()["no room to hold it"] >= HELD_FRAMES_MAX
+        assert (await world.client().get(target)).body
+
+    target = service(0)
+    _tell(story, target)
