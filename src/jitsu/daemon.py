@@ -63,6 +63,19 @@ class _Run:
     flows: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Ambient:
+    """What differs from run to run: time, chance and history.
+
+    `clock` is in seconds and never goes back, `secret` keys what must not be guessed, `serial` is
+    that of the zones (RFC 1035 section 3.3.13).
+    """
+
+    clock: Callable[[], float]
+    secret: bytes
+    serial: int
+
+
 class Daemon:
     """One host's Jitsu."""
 
@@ -72,24 +85,17 @@ class Daemon:
         network: Network,
         backends: Mapping[str, Backend],
         log: FilteringBoundLogger,
-        *,
-        clock: Callable[[], float],
-        secret: bytes,
-        serial: int,
+        ambient: Ambient,
     ) -> None:
-        """Prepare.
-
-        `clock` is in seconds and never goes back, `secret` keys what must not be guessed, `serial`
-        is the zones' (RFC 1035).
-        """
-        self.directory = dns.Directory(config.directory, config.services, serial)
+        """Prepare; nothing happens before `run`."""
+        self.directory = dns.Directory(config.directory, config.services, ambient.serial)
         self.synjitsu = synjitsu.Synjitsu(
-            config.services, config.network.probe, config.directory.summon_from, secret
+            config.services, config.network.probe, config.directory.summon_from, ambient.secret
         )
         self._network = network
         self._backends = backends
         self._log = log
-        self._clock = clock
+        self._clock = ambient.clock
         self._gatekeeper = Gatekeeper(config.host.memory)
         self._runs = {
             s.name: _Run(s, summoning.Summoner(s, self._gatekeeper)) for s in config.services
@@ -148,7 +154,7 @@ class Daemon:
     # What may be asked.
 
     async def services(self) -> list[dict[str, object]]:
-        """Describe every service: the rows of `jitsu ls`, times in seconds of the daemon's clock."""
+        """Describe every service: the rows of `jitsu ls`, times on the daemon's clock."""
         traffic = await self._network.traffic([run.service for run in self._runs.values()])
         return [_describe(run, traffic.get(name)) for name, run in self._runs.items()]
 
@@ -167,6 +173,15 @@ class Daemon:
     def counters(self) -> dict[str, int]:
         """Return Synjitsu's counters: what was held, replayed, refused and dropped, and why."""
         return dict(self.synjitsu.counters)
+
+    def state(self, name: Name) -> State:
+        """Return where in its life a service is."""
+        return self._find(name).summoner.state
+
+    @property
+    def memory_free(self) -> int:
+        """Return how many bytes of the host's memory no service has claimed."""
+        return self._gatekeeper.memory_free
 
     def _find(self, name: Name) -> _Run:
         try:

@@ -2,8 +2,8 @@
 
 import sys
 from importlib import import_module
+from typing import Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -15,10 +15,10 @@ VERBS = ("demo", "serve", "check", "ls", "summon", "stop", "logs", "trace", "ben
 class _Verbs(TyperGroup):
     """Loads a verb when it is named: `jitsu ls` has no use for what `jitsu serve` imports."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401  (the type is typer's own)
         return list(VERBS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401
         if cmd_name not in VERBS:
             return None
         verb = typer.Typer(add_completion=False)

@@ -23,7 +23,7 @@ def ask(run: Path | None, config: Path | None, verb: str, **arguments: object) -
     """Have the daemon do `verb`. Raises ControlError, and ConfigError if `config` is wrong."""
     folder = run
     if folder is None and config is not None:
-        from jitsu import config as configuration  # noqa: PLC0415  (slow, rarely needed)
+        from jitsu import config as configuration  # slow, rarely needed
 
         folder = Path(configuration.load(config).host.run)
     return control.request(folder or DEFAULT_RUN, verb, **arguments)

@@ -20,7 +20,7 @@ from jitsu.api import control
 from jitsu.api.verbs import Verbs
 from jitsu.backends import qemu, qemu_accel
 from jitsu.backends.base import Backend
-from jitsu.daemon import Daemon
+from jitsu.daemon import Ambient, Daemon
 from jitsu.host import leases
 from jitsu.host.bridge import bridge
 from jitsu.host.dns import DnsServer
@@ -71,15 +71,8 @@ async def _serve(
     backends: dict[str, Backend],
     log: FilteringBoundLogger,
 ) -> None:
-    daemon = Daemon(
-        config,
-        network,
-        backends,
-        log,
-        clock=time.monotonic,
-        secret=os.urandom(16),
-        serial=int(time.time()),
-    )
+    ambient = Ambient(time.monotonic, secret=os.urandom(16), serial=int(time.time()))
+    daemon = Daemon(config, network, backends, log, ambient)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, daemon.close)
