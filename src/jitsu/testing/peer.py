@@ -41,6 +41,8 @@ class Outcome:
     refused: bool = False
     gave_up: bool = False
     connected: bool = False
+    closed: bool = False
+    """The server has closed after us: the connection lived to its end."""
     reset: bool = False
 
 
@@ -82,10 +84,12 @@ class Client:
             return outcome
         seq = reply.ack
         last = await self._segment(linger) if linger else None
-        outcome.reset = last is not None and bool(last.flags & Flags.RST)
-        if not outcome.reset:
+        if last is None:
             self._send(peer, Flags.ACK | Flags.FIN, seq, ack)
-            await self._segment(1.0)
+            last = await self._segment(1.0)
+        if last is not None:
+            outcome.reset = bool(last.flags & Flags.RST)
+            outcome.closed = bool(last.flags & Flags.FIN)
         return outcome
 
     def knock(self, service: Service, number: int) -> None:

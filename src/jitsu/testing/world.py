@@ -94,7 +94,8 @@ class World:
         scripts = self.scripts.get(service.name)
         if scripts:
             return scripts.pop(0)
-        return Script(boots_after=0.005 + 0.03 * self.chance.random())
+        boots_after, stops_after = 0.005 + 0.03 * self.chance.random(), 0.05 * self.chance.random()
+        return Script(boots_after=boots_after, stops_after=stops_after)
 
     # The world as clients see it.
 
