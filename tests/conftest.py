@@ -1,4 +1,9 @@
 import pytest
+from hypothesis import settings
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("jitsu", deadline=None)
+settings.load_profile("jitsu")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

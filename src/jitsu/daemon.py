@@ -108,15 +108,22 @@ class Daemon:
         self._closing = asyncio.Event()
 
     async def run(self, resolver: Resolver, started: Callable[[], None]) -> None:
-        """Serve until `close`; `started` is called when events may come. Then stop all guests."""
+        """Serve until `close`; `started` is called when events may come. Then stop all guests.
+
+        Raises HostError when the network goes away under the daemon.
+        """
         self._resolver = resolver
         self._loop = asyncio.get_running_loop()
-        async with asyncio.TaskGroup() as self._tasks:
-            started()
-            await self._closing.wait()
-            await self._stop_all()
-            if self._timer:
-                self._timer.cancel()
+        try:
+            async with asyncio.TaskGroup() as self._tasks:
+                started()
+                await self._closing.wait()
+                await self._stop_all()
+                if self._timer:
+                    self._timer.cancel()
+        except* HostError as group:
+            first = group.exceptions[0]
+            raise HostError(f"the network has gone: {first}; start the daemon again") from first
 
     def close(self) -> None:
         """Have `run` stop all guests and return."""
@@ -201,6 +208,8 @@ class Daemon:
     # Events to cores, effects to the world.
 
     def _wish(self, name: Name, cause: Cause) -> None:
+        if self._closing.is_set():
+            return
         run = self._runs[name]
         now = self._clock()
         run.last_request = now
@@ -402,11 +411,12 @@ class Daemon:
             instance.stop(how)
 
     async def _stop_all(self) -> None:
-        """Stop every guest, without grace; return when all are gone."""
+        """Stop every guest in its own way; return when all are gone."""
+        for name in self._runs:
+            self._tell_summoner(name, summoning.Dismissed())
         for run in self._runs.values():
             instance = await self._started(run)
             if instance is not None:
-                instance.stop(StopMode.DESTROY)
                 await instance.gone
 
     async def _started(self, run: _Run) -> Instance | None:

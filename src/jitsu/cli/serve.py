@@ -45,6 +45,7 @@ def command(
         stack.enter_context(only_daemon(run))
         leftovers = Leftovers(run / "guests")
         leftovers.end(log.warning)
+        stack.callback(leftovers.end, log.warning)  # should the daemon itself fail
         accel = qemu_accel.choose(Path(checked.host.state), log)
         hypervisor = qemu.QemuBackend(qemu.find(accel), checked.network, leftovers)
         up = stack.enter_context(bridge(checked.network))

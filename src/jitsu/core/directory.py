@@ -402,8 +402,12 @@ class Directory:
         return any(client.address in network for network in self._config.summon_from)
 
     def _forward(self, asked: _Asked) -> list[Effect]:
-        """Pass on a query for a name that is not ours, if somebody is there to take it."""
-        if not (self._config.forward and asked.question.recurse):
+        """Pass on a query for a name that is not ours, if somebody is there to take it.
+
+        Only for those who may summon: a resolver open to all amplifies attacks (RFC 5358).
+        """
+        may = self._may_summon(asked.client)
+        if not (self._config.forward and asked.question.recurse and may):
             self.counts.refused += 1
             refusal = Reply(Rcode.REFUSED, extended=EDECode.NOT_AUTHORITATIVE)
             return [self._respond(asked, refusal)]

@@ -33,7 +33,7 @@ def bridge(config: NetworkConfig) -> Iterator[Bridge]:
     A bridge that is there already is used and left as it was found; one that is made here is
     removed at the end. Raises HostError.
     """
-    with ExitStack() as undo, IPRoute() as ipr:
+    with IPRoute() as ipr, ExitStack() as undo:
         try:
             index = _make(ipr, config, undo)
             _address(ipr, config, index, undo)

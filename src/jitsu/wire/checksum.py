@@ -2,8 +2,9 @@
 
 A ones' complement sum of 16-bit words is the data, read as one big-endian number, modulo 0xffff:
 2**16 is 1 modulo 0xffff, so each word weighs the same wherever it stands. Python divides a long
-integer by a small one in C, which beats summing the words by a factor of two for a header and of
-four for a full segment. For the same reason the numbers in a pseudo-header may simply be added.
+integer by a small one in C, which beats summing the words, in an array, by a factor of two for 40
+bytes and of four for a full segment. For the same reason the numbers in a pseudo-header may simply
+be added.
 
 Zero has two forms in ones' complement. Only data that are all zero sum to 0; any other sum that
 is a multiple of 0xffff is 0xffff, whose complement is 0.
