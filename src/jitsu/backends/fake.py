@@ -54,14 +54,14 @@ class FakeInstance:
         loop = asyncio.get_running_loop()
         self.timers.append(loop.call_later(self.stops_after, self.die, reason, True))
 
-    def die(self, reason: str, clean: bool) -> None:  # noqa: FBT001
+    def die(self, reason: str, clean: bool) -> None:
         """Be no more."""
         if not self.tasks and not self.gone.done():
             for timer in self.timers:
                 timer.cancel()
             self.tasks.add(asyncio.get_running_loop().create_task(self._bury(reason, clean)))
 
-    async def _bury(self, reason: str, clean: bool) -> None:  # noqa: FBT001
+    async def _bury(self, reason: str, clean: bool) -> None:
         await self.link.close()
         self.gone.set_result(Exit(reason, clean))
 

@@ -1,6 +1,7 @@
 """`jitsu serve`: the daemon."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -88,6 +89,9 @@ async def _serve(
         await stack.enter_async_context(control.serve(Path(config.host.run), Verbs(daemon)))
 
         def started() -> None:
+            # What is here now stays: no collection need look at it again, on anybody's path.
+            gc.collect()
+            gc.freeze()
             network.listen(daemon.frame)
             stack.callback(network.deafen)
             listen = [str(endpoint) for endpoint in config.directory.listen]

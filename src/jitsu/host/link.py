@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 from jitsu.core.summon import Traffic
 from jitsu.errors import HostError
@@ -32,10 +33,15 @@ _BATCH = 64
 class KernelLink:
     """One guest's tap."""
 
-    def __init__(self, name: str, bridge: Bridge, network: "KernelNetwork") -> None:
+    def __init__(
+        self, name: str, service: Service, bridge: Bridge, network: "KernelNetwork"
+    ) -> None:
         self.name = name
         self.fd = open_tap(name, vnet_hdr=True)
         self.index = socket.if_nametoindex(name)
+        self.entry = b""
+        """The request that makes this link the owner: encoded while the guest boots."""
+        self._service = service
         self._network = network
         self._bridge = bridge
         self._socket: socket.socket | None = None
@@ -66,6 +72,7 @@ class KernelLink:
         # Bound to a link that was down, the socket holds an error; frames since then wait in it.
         self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         asyncio.get_running_loop().add_reader(self._socket, self._readable)
+        self.entry = netlink.own(self._service.mac, self.index)
 
     def send(self, frame: bytes) -> None:
         """Send to the guest."""
@@ -116,6 +123,7 @@ class KernelNetwork:
         self._netlink = ThreadPoolExecutor(1, thread_name_prefix="netlink")
         self._nftables = ThreadPoolExecutor(1, thread_name_prefix="nftables")
         self._requests = netlink.Requests()
+        self._entries: dict[Mac, bytes] = {}
         self._port = open_tap(f"{bridge.name}-syn")
         self._port_index = socket.if_nametoindex(f"{bridge.name}-syn")
         self._requests.send(netlink.join(self._port_index, bridge.index))
@@ -147,15 +155,18 @@ class KernelNetwork:
         """Make a tap."""
         loop = asyncio.get_running_loop()
         name = port_name(self._bridge.name, self._numbers[service.name])
-        return await loop.run_in_executor(self._netlink, KernelLink, name, self._bridge, self)
+        make = partial(KernelLink, name, service, self._bridge, self)
+        return await loop.run_in_executor(self._netlink, make)
 
     async def own(self, service: Service, link: GuestLink | None) -> None:
         """Replace the forwarding entry."""
-        await self.request(self._entry(service.mac, link))
+        assert link is None or isinstance(link, KernelLink)
+        await self.request(self._entries[service.mac] if link is None else link.entry)
 
     def own_now(self, service: Service) -> None:
         """Let Synjitsu own `service`; blocks, for set-up."""
-        self._requests.send(self._entry(service.mac, None))
+        entry = self._entries[service.mac] = netlink.own(service.mac, self._port_index)
+        self._requests.send(entry)
 
     async def traffic(self, services: list[Service]) -> dict[str, Traffic]:
         """Ask nftables."""
@@ -172,11 +183,6 @@ class KernelNetwork:
         """Have the kernel do `message`, on the netlink thread."""
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._netlink, self._requests.send, message)
-
-    def _entry(self, mac: Mac, link: GuestLink | None) -> bytes:
-        assert link is None or isinstance(link, KernelLink)
-        index = self._port_index if link is None else link.index
-        return netlink.own(mac, index)
 
     def _readable(self, on_frame: FrameHandler) -> None:
         for _ in range(_BATCH):

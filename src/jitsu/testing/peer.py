@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
-from typing import Any
 
 from jitsu.model import Mac, Service
 from jitsu.wire import arp, ethernet, icmp, ipv4, tcp, udp
@@ -17,9 +16,10 @@ SYN_RETRIES = (1.0, 2.0, 4.0)
 Transmit = Callable[[bytes], None]
 
 
-def frame(source: tuple[Mac, IPv4Address], to: tuple[Mac, IPv4Address], *what: Any) -> bytes:
-    """Return the frame of a protocol and its payload, from one station to another."""
-    protocol, payload = what
+def frame(
+    source: tuple[Mac, IPv4Address], to: tuple[Mac, IPv4Address], protocol: int, payload: bytes
+) -> bytes:
+    """Return the frame that carries `payload` of `protocol` from one station to another."""
     packet = ipv4.Packet(source[1], to[1], protocol, payload)
     return ethernet.encode(ethernet.Frame(to[0], source[0], EtherType.IPV4, ipv4.encode(packet)))
 

@@ -5,9 +5,11 @@ which guests fail. What must hold in every world is checked while it runs and at
 """
 
 import asyncio
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from random import Random
+from typing import Any
 
 import dns.message
 import structlog
@@ -123,7 +125,7 @@ class World:
         """Return where in its life a service is."""
         return self.daemon.state(service.name)
 
-    async def run(self, story: "asyncio._CoroutineLike[None]") -> None:
+    async def run(self, story: Coroutine[Any, Any, None]) -> None:
         """Run the daemon while `story` happens; then check that everything is given back."""
         started = asyncio.Event()
         serving = asyncio.create_task(self.daemon.run(self, started.set))

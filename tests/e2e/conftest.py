@@ -1,0 +1,108 @@
+"""A host with a real daemon and a client, in namespaces of their own."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyroute2 import IPRoute
+
+from jitsu.api import control
+from jitsu.backends.qemu_accel import hello_image
+from jitsu.bench.demo import CLIENT, DIRECTORY, daemon
+from jitsu.host.netns import UPLINK, TwoHosts, two_hosts
+
+NEEDED = ("qemu-system-x86_64", "curl", "dig", "nft")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    missing = [tool for tool in NEEDED if shutil.which(tool) is None]
+    reason = ""
+    if os.geteuid() != 0:
+        reason = "needs root"
+    elif not os.access("/dev/net/tun", os.W_OK):
+        reason = "needs /dev/net/tun"
+    elif missing:
+        reason = f"not installed: {', '.join(missing)}"
+    for item in items:
+        if "e2e" in item.path.parts:
+            item.add_marker(pytest.mark.host)
+            item.add_marker(pytest.mark.qemu)
+            if reason:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@dataclass
+class Lab:
+    """Two hosts; on one of them a daemon may run."""
+
+    hosts: TwoHosts
+    folder: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def run(self) -> Path:
+        return self.folder / "run"
+
+    @contextmanager
+    def serve(self, services: str, host: str = "") -> Iterator[None]:
+        """Have a daemon serve `services`, the [[service]] part of a configuration."""
+        config = self.folder / "lab.toml"
+        config.write_text(
+            f'[directory]\nlisten = ["{DIRECTORY}:53"]\n[network]\nuplink = "{UPLINK}"\n'
+            f'[host]\nstate = "{self.folder}/state"\nrun = "{self.run}"\n{host}\n{services}'
+        )
+        with self.hosts.at(self.hosts.host), daemon(config, self.run) as self.process:
+            yield
+
+    def ask(self, verb: str, name: str = "") -> Any:  # noqa: ANN401
+        return control.request(self.run, verb, **({"name": name} if name else {}))
+
+    def row(self, name: str) -> dict[str, Any]:
+        rows = self.ask("ls")
+        return next(row for row in rows if row["name"] == name)
+
+    def log(self) -> list[dict[str, Any]]:
+        lines = (self.folder / "serve.log").read_text().splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def client(self, *command: str, timeout: float = 20.0) -> subprocess.CompletedProcess[str]:
+        """Run a command at the client."""
+        with self.hosts.at(self.hosts.client):
+            return subprocess.run(
+                command, capture_output=True, text=True, timeout=timeout, check=False
+            )
+
+    def curl(self, url: str, *options: str) -> subprocess.CompletedProcess[str]:
+        return self.client("curl", "-sS", "--noproxy", "*", "-m", "10", *options, url)
+
+    def interfaces(self) -> set[str]:
+        """Return the names of the host's interfaces."""
+        with self.hosts.at(self.hosts.host), IPRoute() as ipr:
+            return {dict(link["attrs"])["IFLA_IFNAME"] for link in ipr.link("dump")}
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    hello_image()
+    with ExitStack() as stack:
+        yield Lab(stack.enter_context(two_hosts(CLIENT)), tmp_path)
+
+
+def guests() -> list[int]:
+    """Return the pids of guests that run on this machine."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = status.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"-name" in command and any(word.startswith(b"jitsu-") for word in command):
+            found.append(int(status.parent.name))
+    return found

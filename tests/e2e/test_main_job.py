@@ -1,0 +1,237 @@
+"""The main job, with a real daemon, real guests and real clients."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from ipaddress import IPv4Address
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from e2e.conftest import Lab, guests
+from jitsu.errors import ControlError
+from jitsu.host.netns import CLIENT_PORT
+from jitsu.model import Mac, mac_of
+from jitsu.testing.peer import PORT, segment
+from jitsu.wire import tcp
+
+WWW = """
+[[service]]
+name = "www"
+dns = ["www.jitsu.test"]
+image = "hello.elf"
+address = "10.77.0.10"
+"""
+QUIET = {"lo", "lan0"}
+"""The interfaces of a host on which no daemon runs."""
+
+
+def eventually(condition: Callable[[], bool], within: float = 15.0) -> None:
+    """Wait for something that no event tells us of."""
+    deadline = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {within} s"
+        time.sleep(0.02)
+
+
+def test_the_demo_serves_the_first_request() -> None:
+    command = [sys.executable, "-m", "jitsu", "demo", "--json", "--runs", "3"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["http_status"] == 200
+    assert len(report["body_sha256"]) == 64
+    assert report["syn_retransmits"] == 0
+    assert report["client_saw_rst"] is False
+    assert report["without_synjitsu_ms"] > 1000
+    assert 0 < report["floor_ms"] < report["cold_ms"] < 1000
+    assert report["warm_ms"] < report["cold_ms"]
+    assert (report["backend"], report["runs"]) == ("qemu", 3)
+
+
+def test_a_query_boots_and_idleness_stops(lab: Lab) -> None:
+    with lab.serve(WWW + "idle_after = 1\n"):
+        assert lab.row("www")["state"] == "asleep"
+        dug = lab.client("dig", "@10.77.0.1", "www.jitsu.test", "+short")
+        assert dug.stdout == "10.77.0.10\n"
+        page = lab.curl("http://10.77.0.10/", "-w", "%{http_code}")
+        assert page.returncode == 0, page.stderr
+        assert page.stdout.endswith("200")
+        row = lab.row("www")
+        assert (row["state"], row["summons"]) == ("awake", 1)
+        trace = lab.ask("trace", "www")
+        assert trace["cause"] == "dns"
+        assert {"boot", "hand over"} <= {stage["name"] for stage in trace["stages"]}
+        eventually(lambda: lab.row("www")["state"] == "asleep")
+        assert guests() == []
+    assert lab.interfaces() == QUIET
+
+
+@pytest.mark.parametrize("cause", ["syn", "udp"])
+def test_a_packet_boots(lab: Lab, cause: str) -> None:
+    with lab.serve(WWW):
+        if cause == "syn":
+            assert lab.curl("http://10.77.0.10/").returncode == 0
+        else:
+            with lab.hosts.at(lab.hosts.client):
+                client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            with client:
+                client.settimeout(10)
+                client.sendto(b"are you there?", ("10.77.0.10", 7))
+                assert client.recv(100) == b"are you there?"
+        assert lab.ask("trace", "www")["cause"] == cause
+
+
+def test_a_late_listener_gives_nobody_a_reset(lab: Lab) -> None:
+    late = WWW + 'ready = "tcp:80"\ncmdline = "listen_delay_ms=300"\n'
+    with lab.serve(late):
+        page = lab.curl("http://10.77.0.10/", "-w", "%{time_connect}")
+        assert page.returncode == 0, page.stderr
+        assert 0.3 < float(page.stdout[-8:]) < 1.0, "held, and not by a retransmission"
+
+
+def test_an_open_connection_keeps_its_guest(lab: Lab) -> None:
+    with lab.serve(WWW + "idle_after = 1\n"):
+        with lab.hosts.at(lab.hosts.client):
+            client = socket.create_connection(("10.77.0.10", 80), 10)
+        with client:
+            eventually(lambda: lab.row("www")["flows"] == 1)
+            began = time.monotonic()
+            eventually(lambda: time.monotonic() - began > 3.5)
+            assert lab.row("www")["state"] == "awake"
+            client.sendall(b"GET / HTTP/1.1\r\nHost: www\r\n\r\n")
+            assert client.recv(100).startswith(b"HTTP/1.1 200")
+        eventually(lambda: lab.row("www")["state"] == "asleep")
+
+
+def test_a_silent_guest_fails_and_its_client_is_told(lab: Lab) -> None:
+    with lab.serve(WWW + 'cmdline = "silent=1"\nboot_timeout = 0.5\n'):
+        page = lab.curl("http://10.77.0.10/")
+        assert page.returncode == 7, "connection refused"
+        assert lab.row("www")["reason"] == "not ready within 0.5 s"
+        dug = lab.client("dig", "@10.77.0.1", "www.jitsu.test", "+tries=1")
+        assert "SERVFAIL" in dug.stdout
+        eventually(lambda: guests() == [])
+        assert lab.interfaces() == QUIET | {"jitsu0", "jitsu0-syn"}
+        with pytest.raises(ControlError, match="not ready within"):
+            lab.ask("summon", "www")
+
+
+def test_a_guest_that_is_killed_while_it_boots(lab: Lab) -> None:
+    with lab.serve(WWW + 'cmdline = "silent=1"\nboot_timeout = 30\n'):
+        lab.client("dig", "@10.77.0.1", "www.jitsu.test")
+        (pid,) = guests()
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: lab.row("www")["state"] == "failed", within=1.0)
+        assert "signal 9" in lab.row("www")["reason"]
+        assert lab.interfaces() == QUIET | {"jitsu0", "jitsu0-syn"}
+        failed = next(line for line in lab.log() if line["event"] == "failed")
+        assert failed["service"] == "www"
+
+
+def test_a_guest_that_dies_awake_is_summoned_again(lab: Lab) -> None:
+    with lab.serve(WWW):
+        assert lab.curl("http://10.77.0.10/").returncode == 0
+        (pid,) = guests()
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: lab.row("www")["state"] == "asleep")  # after a short back-off
+        assert lab.curl("http://10.77.0.10/").returncode == 0
+        assert lab.row("www")["summons"] == 2
+
+
+def test_a_flood_of_syns_leaves_room_for_a_client(lab: Lab) -> None:
+    with lab.serve(WWW + WWW.replace("www", "api").replace("0.10", "0.11")):
+        with lab.hosts.at(lab.hosts.client):
+            wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+            wire.bind((CLIENT_PORT, 0))
+        me = Mac(b"\x06flood")
+        with wire:
+            for number in range(100_000):
+                name, last = ("www", 10) if number % 2 else ("api", 11)
+                to = (mac_of(name), IPv4Address(f"10.77.0.{last}"))
+                source = (me, IPv4Address(0x0A4D0000 | 128 + number % 100))
+                syn = tcp.Segment(number % 60000, PORT, number, 0, tcp.Flags.SYN, 1000)
+                wire.send(segment(source, to, syn))
+        assert lab.curl("http://10.77.0.10/").returncode == 0
+        assert lab.curl("http://10.77.0.11/").returncode == 0
+        assert (lab.row("www")["summons"], lab.row("api")["summons"]) == (1, 1)
+        assert lab.process is not None
+        status = Path(f"/proc/{lab.process.pid}/status").read_text()
+        resident = re.search(r"VmRSS:\s+(\d+) kB", status)
+        assert resident
+        assert int(resident[1]) < 256 << 10, "memory is bounded"
+
+
+def test_malformed_frames_and_queries_change_nothing(lab: Lab) -> None:
+    chance = Random(1)
+    with lab.serve(WWW):
+        with lab.hosts.at(lab.hosts.client):
+            wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+            wire.bind((CLIENT_PORT, 0))
+            asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        good = segment(
+            (Mac(b"\x06abcde"), IPv4Address("10.77.0.77")),
+            (mac_of("www"), IPv4Address("10.77.0.10")),
+            tcp.Segment(1, 80, 1, 0, tcp.Flags.ACK, 1),
+        )
+        with wire, asking:
+            for _ in range(20_000):
+                frame = bytearray(good[: chance.randint(14, len(good))])
+                frame[chance.randrange(12, len(frame))] = chance.randrange(256)
+                wire.send(frame)
+                asking.sendto(chance.randbytes(chance.randrange(60)), ("10.77.0.1", 53))
+        assert lab.ask("counters")["malformed"] > 0
+        dug = lab.client("dig", "@10.77.0.1", "www.jitsu.test", "+short")
+        assert dug.stdout == "10.77.0.10\n"
+        assert lab.curl("http://10.77.0.10/").returncode == 0
+
+
+def test_a_killed_daemon_leaves_what_its_heir_cleans_up(lab: Lab) -> None:
+    with lab.serve(WWW):
+        assert lab.curl("http://10.77.0.10/").returncode == 0
+        (orphan,) = guests()
+        assert lab.process is not None
+        lab.process.kill()
+        lab.process.wait()
+    assert guests() == [orphan]
+    with lab.serve(WWW):
+        assert guests() == []
+        assert lab.curl("http://10.77.0.10/").returncode == 0
+    assert guests() == []
+    assert lab.interfaces() == QUIET
+
+
+def test_a_daemon_that_is_stopped_in_the_middle_of_a_boot_leaves_nothing(lab: Lab) -> None:
+    with lab.serve(WWW + 'cmdline = "silent=1"\nboot_timeout = 30\n'):
+        lab.client("dig", "@10.77.0.1", "www.jitsu.test")
+        assert len(guests()) == 1
+    assert guests() == []
+    assert lab.interfaces() == QUIET
+
+
+def test_a_second_daemon_in_the_same_folder_is_refused(lab: Lab) -> None:
+    with lab.serve(WWW):
+        command = [sys.executable, "-m", "jitsu", "serve", "-c", str(lab.folder / "lab.toml")]
+        second = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+        assert second.returncode == 1
+        assert "stop it, or set [host] run" in second.stderr
+        assert lab.curl("http://10.77.0.10/").returncode == 0
+
+
+def test_without_qemu_nothing_starts(lab: Lab) -> None:
+    config = lab.folder / "lab.toml"
+    config.write_text(f'[host]\nrun = "{lab.run}"\nstate = "{lab.run}"\n{WWW}')
+    command = [sys.executable, "-m", "jitsu", "serve", "-c", str(config)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=20, check=False, env={"PATH": "/nowhere"}
+    )
+    assert done.returncode == 1
+    assert "install qemu-system-x86" in done.stderr
+    assert lab.interfaces() == QUIET
