@@ -18,6 +18,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol, assert_never, cast
 
 from structlog.typing import FilteringBoundLogger
@@ -33,6 +34,8 @@ from jitsu.errors import BootError, ControlError, HostError
 from jitsu.host.network import GuestLink, Network
 from jitsu.model import Cause, Config, Epoch, Name, Service, State, StopMode
 
+LOG_AFTER = 0.002
+"""Seconds; a line of log takes a tenth of what Jitsu adds to a boot, and nobody waits for it."""
 _DIRECTORY, _SYNJITSU = "the directory", "synjitsu"
 
 
@@ -272,7 +275,8 @@ class Daemon:
     def _perform(self, effect: dns.Effect | synjitsu.Effect | summoning.Effect) -> None:  # noqa: C901, PLR0912
         match effect:
             case dns.Respond(client, data):
-                self._resolver.respond(client, data)
+                # After what the query has set off has begun: nobody can use the answer sooner.
+                self._loop.call_soon(self._resolver.respond, client, data)
             case dns.Summon(name):
                 self._wish(name, Cause.DNS)
             case dns.Forward():
@@ -309,7 +313,8 @@ class Daemon:
     def _entered(self, service: Service, state: State, reason: str) -> None:
         run = self._runs[service.name]
         level = self._log.warning if reason else self._log.info
-        level(str(state), service=service.name, epoch=run.summoner.epoch, reason=reason or None)
+        told = {"service": service.name, "epoch": run.summoner.epoch, "reason": reason or None}
+        self._loop.call_later(LOG_AFTER, partial(level, str(state), **told))
         self._tell_synjitsu(synjitsu.StateEntered(service.name, state))
         self.asked_state(service.name, state)
         waiters, run.waiters = run.waiters, []

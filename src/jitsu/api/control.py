@@ -31,7 +31,6 @@ async def serve(run: Path, handler: Handler) -> AsyncIterator[None]:
     The folder is this daemon's alone, so a socket that is there is a dead one's. Raises HostError.
     """
     path = run / SOCKET
-    path.unlink(missing_ok=True)
     conversations: set[asyncio.Task[None]] = set()
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -62,6 +61,7 @@ def _listener(path: Path) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     mask = os.umask(stat.S_IRWXG | stat.S_IRWXO)
     try:
+        path.unlink(missing_ok=True)
         listener.bind(str(path))
     except OSError as error:
         listener.close()
@@ -79,17 +79,19 @@ async def _talk(
         try:
             line = await reader.readline()
         except ValueError:
-            line = b"too long"
-        if not line:
+            line = None  # too long: where the next one begins, nobody knows
+        if line == b"":
             return
-        writer.write(json.dumps(await _reply(line, handler)).encode() + b"\n")
+        writer.write(json.dumps(await _reply(line or b"", handler)).encode() + b"\n")
         await writer.drain()
+        if line is None:
+            return
 
 
 async def _reply(line: bytes, handler: Handler) -> dict[str, Any]:
     try:
         request = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         request = None
     if not isinstance(request, dict):
         return {"error": f"a request is one JSON object of at most {REQUEST_BYTES_MAX} bytes"}

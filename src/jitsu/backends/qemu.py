@@ -131,7 +131,6 @@ class QemuBackend:
         link.release()
         gone = asyncio.get_running_loop().create_future()
         instance = QemuInstance(service, link, child, ours, gone)
-        self._leftovers.add(service.name, child.pid)
         _own_task(instance, self._bury(instance, console))
         try:
             await link.join(watch.on_frame)
@@ -147,10 +146,13 @@ class QemuBackend:
         return console.text() if console else ""
 
     async def _bury(self, instance: QemuInstance, console: Console) -> None:
-        code = await instance.child.exited
+        # Files are slow, and the loop has others to serve.
+        name, child = instance.service.name, instance.child
+        await asyncio.to_thread(self._leftovers.add, name, child.pid)
+        code = await child.exited
         await instance.link.close()
         instance.monitor.close()
-        self._leftovers.remove(instance.service.name)
+        await asyncio.to_thread(self._leftovers.remove, name)
         said = console.last_line()
         how = f"QEMU was killed by signal {-code}" if code < 0 else f"QEMU exited with {code}"
         reason = f"{how}: {said}" if code > 0 and said else how

@@ -116,34 +116,34 @@ class Demo:
     """A client of a running daemon."""
 
     def __init__(self, hosts: TwoHosts, run: Path, capture: Capture) -> None:
-        self._hosts = hosts
-        self._run = run
+        self.hosts = hosts
+        self.run = run
         self._capture = capture
         self._floor = qemu_accel.floor("floor")
 
     def measure(self, result: Result, *, with_without: bool = True) -> None:
         """Do one run. Raises HostError when a request is not answered as it should be."""
-        with self._hosts.at(self._hosts.host):
-            accel = qemu_accel.choose(self._run.parent / "state", None)
+        with self.hosts.at(self.hosts.host):
+            accel = qemu_accel.choose(self.run.parent / "state", None)
             result.floor.append(self._floor.first_frame(qemu.find(accel)) * 1e3)
         self._forget_neighbour()
         cold = self.request(WITH)
         result.trace = self._trace(cold.seen)
         warm = self.request(WITH)
-        control.request(self._run, "stop", name=WITH)
+        control.request(self.run, "stop", name=WITH)
         result.cold.append(cold.milliseconds)
         result.warm.append(warm.milliseconds)
         result.requests += [cold, warm]
         if with_without:
             self._know_neighbour()
             result.without.append(self.request(WITHOUT).milliseconds)
-            control.request(self._run, "stop", name=WITHOUT)
+            control.request(self.run, "stop", name=WITHOUT)
 
     def request(self, service: str) -> Request:
         """Ask the directory for a service, then the service for its page. Raises HostError."""
         name = f"{service}.jitsu.test"
         self._capture.drain()
-        with self._hosts.at(self._hosts.client), _waiting_curl() as curl:
+        with self.hosts.at(self.hosts.client), _waiting_curl() as curl:
             address = _resolve(name)
             order = f'url = "http://{name}/"\nresolve = "{name}:80:{address}"\n'
             body, said = curl.communicate(order.encode(), timeout=2 * PATIENCE)
@@ -154,7 +154,7 @@ class Demo:
 
     def _trace(self, seen: Seen) -> dict[str, Any]:
         """Return the daemon's waterfall of the last cold start, with what the client saw."""
-        trace: dict[str, Any] = control.request(self._run, "trace", name=WITH)
+        trace: dict[str, Any] = control.request(self.run, "trace", name=WITH)
         zero = seen.query
 
         def stage(name: str, start: float, end: float) -> dict[str, object]:
@@ -173,7 +173,7 @@ class Demo:
         return trace | {"stages": stages, "total_us": total}
 
     def _forget_neighbour(self) -> None:
-        with self._hosts.at(self._hosts.client), IPRoute() as ipr:
+        with self.hosts.at(self.hosts.client), IPRoute() as ipr:
             (index,) = ipr.link_lookup(ifname=CLIENT_PORT)
             for entry in list(ipr.neigh("dump", ifindex=index)):
                 address = dict(entry["attrs"])["NDA_DST"]
@@ -181,7 +181,7 @@ class Demo:
                     ipr.neigh("del", ifindex=index, dst=address)
 
     def _know_neighbour(self) -> None:
-        with self._hosts.at(self._hosts.client), IPRoute() as ipr:
+        with self.hosts.at(self.hosts.client), IPRoute() as ipr:
             (index,) = ipr.link_lookup(ifname=CLIENT_PORT)
             mac = mac_of(WITHOUT).hex(":")
             ipr.neigh("replace", ifindex=index, dst=ADDRESS_WITHOUT, lladdr=mac, state="reachable")

@@ -1,15 +1,21 @@
 """`jitsu bench`: measure this host, side by side with what it is compared with."""
 
 import json
+import os
+import platform
+from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
-from jitsu.bench import dns
+from jitsu.bench import dns, neighbour
 from jitsu.cli.options import Json
 from jitsu.errors import JitsuError
+from jitsu.host.netns import become_root
 
-BENCHES = {"dns": dns.run}
+BENCHES = {"dns": dns.run, "neighbour": neighbour.run}
 
 
 def command(
@@ -20,4 +26,26 @@ def command(
     """Run one benchmark."""
     if name not in BENCHES:
         raise JitsuError(f"no benchmark is called {name}; there are: {', '.join(BENCHES)}")
-    print(json.dumps(BENCHES[name](quick), indent=2) if as_json else BENCHES[name](quick))
+    become_root()
+    rows = BENCHES[name](quick)
+    if as_json:
+        print(json.dumps({"bench": name, "host": host(), "rows": rows}, indent=2))
+    else:
+        _show(rows)
+
+
+def host() -> dict[str, str]:
+    """Describe this host, as every figure's reader wants to know."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "")
+    kvm = "kvm" if os.access("/dev/kvm", os.R_OK | os.W_OK) else "none"
+    return {"cpu": f"{os.cpu_count()} x {cpu}", "kernel": platform.release(), "accel": kvm}
+
+
+def _show(rows: list[dict[str, object]]) -> None:
+    table = Table(box=None, pad_edge=False)
+    for key in rows[0] | rows[-1]:
+        table.add_column(key.upper(), justify="left" if key in ("what", "unit") else "right")
+    for row in rows:
+        table.add_row(*(str(row.get(key, "")) for key in rows[0] | rows[-1]))
+    Console().print(table)

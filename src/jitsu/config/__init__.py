@@ -10,13 +10,14 @@ Whatever comes out is right: nothing downstream checks again.
 """
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address
+from operator import itemgetter
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from jitsu.config.lines import LineIndex
+from jitsu.config.lines import LineIndex, Location
 from jitsu.config.sense import Sense
 from jitsu.config.shape import FileShape, mistake_of
 from jitsu.errors import ConfigError
@@ -32,7 +33,7 @@ def load(path: Path, leases: Mapping[Name, IPv4Address] | None = None) -> Config
     them. Raises ConfigError with every mistake of the first pass that finds any.
     """
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
         raise ConfigError([f"{path}: cannot be read: {reason}"]) from error
@@ -42,13 +43,26 @@ def load(path: Path, leases: Mapping[Name, IPv4Address] | None = None) -> Config
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([_syntax_mistake(path, error)]) from error
     except ValidationError as error:
-        mistakes = [mistake_of(detail) for detail in error.errors()]
-        raise ConfigError([f"{path}:{index.line(loc)}: {what}" for loc, what in mistakes]) from None
+        raise _config_error(path, index, map(mistake_of, error.errors())) from None
+    except (ValueError, RecursionError) as error:  # tomllib lets a few through
+        raise ConfigError([f"{path}: not TOML: {error}"]) from error
     sense = Sense(shape, path.parent.resolve(), leases or {})
     config = sense.config()
     if sense.mistakes:
-        raise ConfigError([f"{path}:{index.line(loc)}: {what}" for loc, what in sense.mistakes])
+        raise _config_error(path, index, sense.mistakes)
     return config
+
+
+def _config_error(
+    path: Path, index: LineIndex, mistakes: Iterable[tuple[Location, str]]
+) -> ConfigError:
+    """Return the mistakes in the order of their lines, each on one line."""
+    found = sorted(((index.line(loc), what) for loc, what in mistakes), key=itemgetter(0))
+    return ConfigError([f"{path}:{line}: {_printable(what)}" for line, what in found])
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _syntax_mistake(path: Path, error: tomllib.TOMLDecodeError) -> str:

@@ -2,6 +2,7 @@
 
 import struct
 from enum import Enum
+from functools import lru_cache
 from pathlib import Path
 
 _PT_NOTE = 4
@@ -22,11 +23,20 @@ class ImageError(ValueError):
 
 
 def image_kind(path: Path) -> ImageKind:
-    """Return what `path` holds.
+    """Return what `path` holds; a file that has not changed is read once.
 
     A PVH image is an ELF file with a Xen note of type 18 (Xen's public/elfnote.h); a bzImage has
     `HdrS` at 0x202 (Linux Documentation/arch/x86/boot.rst). Raises ImageError.
     """
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise ImageError(f"cannot be read: {error.strerror}") from error
+    return _kind(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=1024)
+def _kind(path: Path, _modified: int, _size: int) -> ImageKind:
     try:
         with path.open("rb") as file:
             head = file.read(0x206)
@@ -66,7 +76,7 @@ def _has_pvh_note(head: bytes, rest: bytes) -> bool:
             )
             if kind == _PT_NOTE and _names_pvh(data[start : start + min(length, _NOTES_MAX)]):
                 return True
-    except (struct.error, IndexError):
+    except (struct.error, IndexError, OverflowError):
         raise ImageError("is a damaged ELF file") from None
     return False
 

@@ -4,8 +4,10 @@ import re
 
 Location = tuple[str | int, ...]
 
-_HEADER = re.compile(r"^\s*(\[\[?)\s*([\w.\-\"' ]+?)\s*\]\]?\s*(?:#.*)?$")
-_KEY = re.compile(r"^\s*([A-Za-z0-9_\-]+|\"[^\"]*\")\s*=")
+_PART = r"""(?:[A-Za-z0-9_\-]+|"[^"]*"|'[^']*')"""
+_DOTTED = rf"({_PART}(?:\s*\.\s*{_PART})*)"
+_HEADER = re.compile(rf"^\s*(\[\[?)\s*{_DOTTED}\s*\]\]?\s*(?:#.*)?$")
+_KEY = re.compile(rf"^\s*{_DOTTED}\s*=")
 
 
 class LineIndex:
@@ -17,14 +19,14 @@ class LineIndex:
 
     def __init__(self, text: str) -> None:
         self._lines: dict[Location, int] = {(): 1}
-        self._seen: dict[str, int] = {}
+        self._seen: dict[Location, int] = {}
         table: Location = ()
-        for number, line in enumerate(text.splitlines(), start=1):
+        for number, line in enumerate(text.split("\n"), start=1):
             if header := _HEADER.match(line):
-                table = self._table(header[2].strip("\"' "), array=header[1] == "[[")
+                table = self._table(_parts(header[2]), array=header[1] == "[[")
                 self._lines.setdefault(table, number)
             elif key := _KEY.match(line):
-                self._lines.setdefault((*table, key[1].strip('"')), number)
+                self._lines.setdefault((*table, *_parts(key[1])), number)
 
     def line(self, location: Location) -> int:
         """Return the line of `location`, or of the nearest thing above it that has one."""
@@ -32,9 +34,13 @@ class LineIndex:
             location = location[:-1]
         return self._lines[location]
 
-    def _table(self, name: str, *, array: bool) -> Location:
+    def _table(self, name: Location, *, array: bool) -> Location:
         if not array:
-            return tuple(name.split("."))
+            return name
         index = self._seen.get(name, -1) + 1
         self._seen[name] = index
-        return (name, index)
+        return (*name, index)
+
+
+def _parts(dotted: str) -> Location:
+    return tuple(part.strip("\"'") for part in re.findall(_PART, dotted))

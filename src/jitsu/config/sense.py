@@ -40,6 +40,8 @@ class Sense:
         self._shape = shape
         self._folder = folder
         self._leases = leases
+        addresses = (endpoint.address for endpoint in shape.directory.listen or [])
+        self._listen = [a for a in addresses if isinstance(a, IPv4Address)]
 
     def config(self) -> Config:
         """Return the configuration; it may only be used when `mistakes` is empty."""
@@ -49,7 +51,7 @@ class Sense:
         services = tuple(
             self._service(i, service, addresses[i]) for i, service in enumerate(self._shape.service)
         )
-        self._unique(services)
+        self._unique(services, {network.gateway, *self._listen})
         host = self._shape.host
         for i, service in enumerate(services):
             if service.memory > host.memory:
@@ -62,18 +64,23 @@ class Sense:
     def _network(self) -> NetworkConfig:
         shape = self._shape.network
         subnet = shape.subnet
-        listen = self._shape.directory.listen or []
-        inside = [e.address for e in listen if e.address in subnet]
-        gateway = IPv4Address(int(inside[0]) if inside else int(subnet[1]))
-        taken = {gateway, *(s.address for s in self._shape.service)}
-        probe = subnet[-2]
-        while probe in taken and probe > subnet[1]:
-            probe -= 1
+        inside = [a for a in self._listen if a in subnet]
+        for address in inside:
+            if address in (subnet[0], subnet[-1]):
+                what = f"{address} is no host address of subnet {subnet}; choose one within it"
+                self._blame(("directory", "listen"), f"listen: {what}")
+        gateway = inside[0] if inside else subnet[1]
+        services = self._shape.service
+        taken = {gateway, *inside, *(s.address or self._leases.get(Name(s.name)) for s in services)}
+        hosts = (subnet[-2 - i] for i in range(subnet.num_addresses - 2))
+        probe = next((a for a in hosts if a not in taken), None)
+        if probe is None:
+            what = "subnet: is full, and Jitsu needs one address for its probes; give a larger one"
+            self._blame(("network", "subnet"), what)
+            probe = gateway
         if shape.uplink == shape.bridge:
             self._blame(("network", "uplink"), "uplink: is the bridge itself; name another one")
-        return NetworkConfig(
-            shape.bridge, subnet, shape.subnet6, gateway, IPv4Address(probe), shape.uplink
-        )
+        return NetworkConfig(shape.bridge, subnet, shape.subnet6, gateway, probe, shape.uplink)
 
     def _directory(self, network: NetworkConfig) -> DirectoryConfig:
         shape = self._shape.directory
@@ -90,15 +97,13 @@ class Sense:
     def _addresses(self, network: NetworkConfig) -> list[IPv4Address]:
         """Allot an address to each service that names none, its earlier one where it is free."""
         given = [s.address for s in self._shape.service]
-        taken = {network.gateway, network.probe, *(a for a in given if a)}
-        taken |= {
-            endpoint.address
-            for endpoint in self._shape.directory.listen or []
-            if isinstance(endpoint.address, IPv4Address)
-        }
+        taken = {network.gateway, network.probe, *self._listen, *(a for a in given if a)}
+        kept = self._kept(network.subnet, taken)
+        taken |= set(kept.values())
         allotted: list[IPv4Address] = []
         for i, (shape, address) in enumerate(zip(self._shape.service, given, strict=True)):
-            found = address or self._allot(Name(shape.name), network.subnet, taken)
+            found = address or kept.pop(shape.name, None)
+            found = found or self._allot(shape.name, network.subnet, taken)
             if found is None:
                 self._blame(("service", i), "address: the subnet is full; give it a larger one")
                 found = network.subnet[0]
@@ -106,12 +111,18 @@ class Sense:
             allotted.append(found)
         return allotted
 
-    def _allot(
-        self, name: Name, subnet: IPv4Network, taken: set[IPv4Address]
-    ) -> IPv4Address | None:
-        lease = self._leases.get(name)
-        if lease is not None and lease in subnet and lease not in taken:
-            return lease
+    def _kept(self, subnet: IPv4Network, taken: set[IPv4Address]) -> dict[str, IPv4Address]:
+        """Return by service the leases that can be kept: nobody else is allotted one of them."""
+        kept: dict[str, IPv4Address] = {}
+        for shape in self._shape.service:
+            lease = None if shape.address else self._leases.get(Name(shape.name))
+            if lease is None or lease in taken or lease in kept.values():
+                continue
+            if lease in subnet and lease not in (subnet[0], subnet[-1]):
+                kept.setdefault(shape.name, lease)
+        return kept
+
+    def _allot(self, name: str, subnet: IPv4Network, taken: set[IPv4Address]) -> IPv4Address | None:
         hosts = subnet.num_addresses - 2
         start = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) % hosts
         candidates = (subnet[1 + (start + i) % hosts] for i in range(hosts))
@@ -163,12 +174,13 @@ class Sense:
         """Return where `image` is: beside the configuration, or else one that Jitsu carries."""
         path = self._folder / image
         carried = Path(__file__).parent.parent / "images" / image
-        if not path.exists() and "/" not in image and carried.exists():
-            path = carried
         try:
+            if not path.exists() and "/" not in image and carried.exists():
+                path = carried
             image_kind(path)
-        except ImageError as error:
-            what = f"image: {path} {error}; give a PVH ELF or a Linux bzImage"
+        except (ImageError, OSError) as error:
+            said = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else error
+            what = f"image: {path} {said}; give a PVH ELF or a Linux bzImage"
             self._blame(("service", i, "image"), what)
         return str(path)
 
@@ -176,7 +188,7 @@ class Sense:
         match re.fullmatch(r"(frame|tcp|delay|key)(?::(.+))?", text), text:
             case _, "frame":
                 return ReadyOnFrame()
-            case re.Match() as m, _ if m[1] == "tcp" and (m[2] or "").isdecimal():
+            case re.Match() as m, _ if m[1] == "tcp" and re.fullmatch(r"\d{1,5}", m[2] or ""):
                 if 0 < int(m[2]) < 65536:
                     return ReadyOnTcp(int(m[2]))
             case re.Match() as m, _ if m[1] == "delay" and re.fullmatch(r"\d+(\.\d+)?", m[2] or ""):
@@ -189,8 +201,8 @@ class Sense:
         self._blame(("service", i, "ready"), what)
         return ReadyOnFrame()
 
-    def _unique(self, services: tuple[Service, ...]) -> None:
-        """Blame each name, DNS name and address that an earlier service has claimed."""
+    def _unique(self, services: tuple[Service, ...], host: set[IPv4Address]) -> None:
+        """Blame each name, DNS name and address that the host or an earlier service has."""
         seen: dict[tuple[str, Hashable], int] = {}
         for i, service in enumerate(services):
             claims: list[tuple[str, Hashable]] = [
@@ -206,8 +218,8 @@ class Sense:
                     continue
                 location = ("service", i, "name" if key == "mac" else key)
                 self._blame(location, _clash(key, value, services[owner].name))
-            if any(service.address == e.address for e in self._shape.directory.listen or []):
-                what = f"address: {service.address} is the directory's own; choose another"
+            if service.address in host:
+                what = f"address: {service.address} is the host's own; choose another"
                 self._blame(("service", i, "address"), what)
 
 

@@ -24,6 +24,12 @@ def _memory(value: object) -> int:
     return int(match[1]) * _UNITS[match[2]]
 
 
+def _text(value: object) -> object:
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError(f"{value!r} holds a NUL character; take it out")
+    return value
+
+
 def _label(value: object) -> str:
     if not isinstance(value, str) or not _LABEL.fullmatch(value):
         raise ValueError(f"{value!r} is not a name; use letters, digits, - and _, at most 63")
@@ -91,10 +97,11 @@ def _address(version: int) -> BeforeValidator:
 
 Memory = Annotated[int, BeforeValidator(_memory)]
 Label = Annotated[str, BeforeValidator(_label)]
+Text = Annotated[str, BeforeValidator(_text)]
 Domain = Annotated[str, BeforeValidator(_domain)]
 Listener = Annotated[Endpoint, BeforeValidator(_endpoint)]
 AnyNetwork = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
-Seconds = Annotated[float, Field(strict=False, ge=0.001, le=1e7)]
+Seconds = Annotated[float, Field(ge=0.001, le=1e7)]
 
 
 class _Table(BaseModel):
@@ -116,15 +123,15 @@ class NetworkShape(_Table):
     bridge: str = Field("jitsu0", pattern=r"^[A-Za-z0-9_]{1,9}$")
     subnet: Annotated[IPv4Network, BeforeValidator(_network4)] = IPv4Network("10.77.0.0/24")
     subnet6: Annotated[IPv6Network, BeforeValidator(_network6)] | None = None
-    uplink: str = Field("", max_length=15)
+    uplink: Text = Field("", max_length=15)
 
 
 class HostShape(_Table):
     """`[host]`."""
 
     memory: Memory = 2 << 30
-    state: str = "/var/lib/jitsu"
-    run: str = "/run/jitsu"
+    state: Text = "/var/lib/jitsu"
+    run: Text = "/run/jitsu"
 
 
 class ServiceShape(_Table):
@@ -132,12 +139,12 @@ class ServiceShape(_Table):
 
     name: Label
     dns: list[Domain] = []
-    image: str
+    image: Text
     backend: Literal["auto", "spt", "hvt", "qemu", "xen", "libvirt", "process"] = "auto"
     address: Annotated[IPv4Address, _address(4)] | None = None
     address6: Annotated[IPv6Address, _address(6)] | None = None
     memory: Annotated[Memory, Field(ge=MEMORY_MIN)] = 16 << 20
-    cmdline: str = Field("", max_length=1024)
+    cmdline: Text = Field("", max_length=1024)
     handoff: Handoff = Field(Handoff.AUTO, strict=False)
     answer: Answer = Field(Answer.AT_ONCE, strict=False)
     ready: str = "frame"
@@ -171,10 +178,14 @@ def mistake_of(detail: ErrorDetails) -> tuple[Location, str]:
     match detail["type"]:
         case "extra_forbidden":
             return location, f"{key}: unknown key{_suggestion(location, key)}"
-        case "missing" if location == ("service",):
+        case "missing" | "too_short" if location == ("service",):
             return location, "service: no service is given; add a [[service]] table"
         case "missing":
             return location, f"{key}: missing; every [[service]] needs it"
+        case "model_type" | "list_type" if key == "service":
+            return location, "service: is no list of tables; begin each with [[service]]"
+        case "model_type":
+            return location, f"{key}: is no table; begin it with [{key}]"
         case "value_error":
             return location, f"{key}: {cast(Any, detail)['ctx']['error']}"
         case "greater_than_equal" if key == "memory":

@@ -11,6 +11,8 @@ from pyroute2.netlink.exceptions import NetlinkError
 from jitsu.errors import HostError
 from jitsu.model import NetworkConfig, mac_of
 
+_OURS = "made by jitsu serve"
+"""The alias of a bridge that a daemon has made: it says so even when the daemon was killed."""
 _WHAT_TO_DO = {
     errno.EPERM: "run as root, or in a user namespace",
     errno.EOPNOTSUPP: "load the bridge module",
@@ -53,28 +55,32 @@ def port_settings(index: int) -> None:
 
 
 def _make(ipr: IPRoute, config: NetworkConfig, undo: ExitStack) -> int:
+    """Return the bridge's index; what we make, or a killed daemon has made, goes at the end."""
     found = ipr.link_lookup(ifname=config.bridge)
-    if found:
-        (link,) = ipr.link("get", index=found[0])
-        info = dict(dict(link["attrs"]).get("IFLA_LINKINFO", {"attrs": []})["attrs"])
-        if info.get("IFLA_INFO_KIND") != "bridge":
-            what = "is an interface but no bridge; choose another [network] bridge"
-            raise HostError(f"{config.bridge} {what}")
-        return int(found[0])
-    # No forward delay: a port must carry a guest's first frame, not one of 15 s later.
-    ipr.link(
-        "add",
-        ifname=config.bridge,
-        kind="bridge",
-        # Derived, so that a restart leaves the neighbour caches of clients right.
-        address=mac_of(f"bridge {config.bridge}").hex(":"),
-        br_stp_state=0,
-        br_forward_delay=0,
-        br_mcast_snooping=0,
-    )
-    (index,) = ipr.link_lookup(ifname=config.bridge)
-    undo.callback(_quietly, lambda: ipr.link("del", index=index))
-    return int(index)
+    if not found:
+        # No forward delay: a port must carry a guest's first frame, not one of 15 s later.
+        ipr.link(
+            "add",
+            ifname=config.bridge,
+            kind="bridge",
+            # Derived, so that a restart leaves the neighbour caches of clients right.
+            address=mac_of(f"bridge {config.bridge}").hex(":"),
+            br_stp_state=0,
+            br_forward_delay=0,
+            br_mcast_snooping=0,
+        )
+        found = ipr.link_lookup(ifname=config.bridge)
+        ipr.link("set", index=found[0], ifalias=_OURS)
+    index = int(found[0])
+    (link,) = ipr.link("get", index=index)
+    attributes = dict(link["attrs"])
+    kind = dict(attributes.get("IFLA_LINKINFO", {"attrs": []})["attrs"]).get("IFLA_INFO_KIND")
+    if kind != "bridge":
+        what = "is an interface but no bridge; choose another [network] bridge"
+        raise HostError(f"{config.bridge} {what}")
+    if attributes.get("IFLA_IFALIAS") == _OURS:
+        undo.callback(_quietly, lambda: ipr.link("del", index=index))
+    return index
 
 
 def _address(ipr: IPRoute, config: NetworkConfig, index: int, undo: ExitStack) -> None:

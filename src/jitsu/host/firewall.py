@@ -46,6 +46,9 @@ class Firewall:
     def __init__(self, bridge: str, services: Iterable[tuple[str, Service]]) -> None:
         """Install the tables for `services`, each with the name of its guest's interface."""
         self._bridge = bridge
+        # nftables has words of its own ("ip", "bridge") that cannot name a table; and the table
+        # that an operator has made for the bridge is not ours to remove.
+        self._table = f"jitsu_{bridge}"
         self._services = list(services)
         longest = max((s.idle_after for _, s in self._services), default=0.0)
         self._busy_timeout = max(BUSY_TIMEOUT_MIN, int(longest) + 60)
@@ -60,13 +63,13 @@ class Firewall:
     def usage(self) -> dict[str, Usage]:
         """Return each service's usage by name. Blocks for some milliseconds."""
         reply = json.loads(
-            self._nft.run(f"list set bridge {self._bridge} busy") or '{"nftables": []}'
+            self._nft.run(f"list set bridge {self._table} busy") or '{"nftables": []}'
         )
         ages = {
             str(element["val"]): max(0.0, self._busy_timeout - float(element["expires"]) - 1.0)
             for element in _elements(reply)
         }
-        reply = json.loads(self._nft.run(f"list set bridge {self._bridge} open"))
+        reply = json.loads(self._nft.run(f"list set bridge {self._table} open"))
         flows: dict[str, int] = {}
         for element in _elements(reply):
             guest = str(element["val"]["concat"][0])
@@ -77,7 +80,7 @@ class Firewall:
         }
 
     def _remove(self) -> str:
-        tables = (f"bridge {self._bridge}", f"inet {self._bridge}")
+        tables = (f"bridge {self._table}", f"inet {self._table}")
         # `add` first: to delete what is not there would be an error.
         return "".join(f"add table {table}\ndelete table {table}\n" for table in tables)
 
@@ -92,6 +95,7 @@ class Firewall:
         guests = ", ".join(service.mac.hex(":") for _, service in self._services)
         return _RULES.format(
             bridge=self._bridge,
+            table=self._table,
             macs=", ".join(macs),
             arp=", ".join(arp),
             ip4=", ".join(ip4),
@@ -104,7 +108,7 @@ class Firewall:
 
 
 _RULES = """
-table bridge {bridge} {{
+table bridge {table} {{
   set guest_mac {{ typeof iifname . ether saddr; elements = {{ {macs} }} }}
   set guest_arp {{ typeof iifname . arp saddr ether . arp saddr ip; elements = {{ {arp} }} }}
   set guest_ip4 {{ typeof iifname . ip saddr; elements = {{ {ip4} }} }}
@@ -146,7 +150,7 @@ update @open {{ ip daddr . tcp dport . ip saddr . tcp sport timeout {open_timeou
     tcp flags & rst != 0 delete @open {{ ip daddr . tcp dport . ip saddr . tcp sport }}
   }}
 }}
-table inet {bridge} {{
+table inet {table} {{
   chain input {{
     type filter hook input priority 0; policy accept;
     iifname "{bridge}" ether saddr {{ {guests} }} ct state new drop

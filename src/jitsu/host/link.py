@@ -31,17 +31,15 @@ _BATCH = 64
 
 
 class KernelLink:
-    """One guest's tap."""
+    """One guest's tap. It is nobody's until it joins the bridge."""
 
-    def __init__(
-        self, name: str, service: Service, bridge: Bridge, network: "KernelNetwork"
-    ) -> None:
+    def __init__(self, name: str, bridge: Bridge, network: "KernelNetwork") -> None:
         self.name = name
         self.fd = open_tap(name, vnet_hdr=True)
         self.index = socket.if_nametoindex(name)
         self.entry = b""
         """The request that makes this link the owner: encoded while the guest boots."""
-        self._service = service
+        self.service: Service | None = None
         self._network = network
         self._bridge = bridge
         self._socket: socket.socket | None = None
@@ -68,11 +66,13 @@ class KernelLink:
             self._socket.bind((self.name, _ETH_P_ALL))
         except OSError as error:
             raise HostError(f"{self.name}: {error.strerror}") from error
-        await self._network.request(netlink.join(self.index, self._bridge.index))
+        assert self.service is not None
+        self.name = self._network.name_of(self.service)
+        await self._network.request(netlink.join(self.index, self._bridge.index, self.name))
         # Bound to a link that was down, the socket holds an error; frames since then wait in it.
         self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         asyncio.get_running_loop().add_reader(self._socket, self._readable)
-        self.entry = netlink.own(self._service.mac, self.index)
+        self.entry = netlink.own(self.service.mac, self.index)
 
     def send(self, frame: bytes) -> None:
         """Send to the guest."""
@@ -89,6 +89,7 @@ class KernelLink:
             loop = asyncio.get_running_loop()
             loop.remove_reader(listener)
             loop.run_in_executor(self._network.closers, listener.close)
+            self._network.prepare()
 
     async def close(self) -> None:
         """Stop listening and let the descriptor go."""
@@ -124,14 +125,16 @@ class KernelNetwork:
         self._nftables = ThreadPoolExecutor(1, thread_name_prefix="nftables")
         self._requests = netlink.Requests()
         self._entries: dict[Mac, bytes] = {}
+        self._spare: asyncio.Future[KernelLink] | None = None
         self._port = open_tap(f"{bridge.name}-syn")
         self._port_index = socket.if_nametoindex(f"{bridge.name}-syn")
-        self._requests.send(netlink.join(self._port_index, bridge.index))
+        self._requests.send(netlink.join(self._port_index, bridge.index, f"{bridge.name}-syn"))
         port_settings(self._port_index)
 
     def listen(self, on_frame: FrameHandler) -> None:
         """Call `on_frame` with each frame that reaches Synjitsu's port."""
         asyncio.get_running_loop().add_reader(self._port, self._readable, on_frame)
+        self.prepare()
 
     def deafen(self) -> None:
         """Stop calling."""
@@ -141,6 +144,8 @@ class KernelNetwork:
         """Remove Synjitsu's port; blocks."""
         for pool in (self._netlink, self._nftables, self.closers):
             pool.shutdown()
+        if self._spare is not None and self._spare.exception() is None:
+            self._spare.result().release()
         self._requests.close()
         os.close(self._port)
 
@@ -151,12 +156,28 @@ class KernelNetwork:
         except OSError:
             self.lost += 1
 
+    def prepare(self) -> None:
+        """Make the next guest's tap now, so that no summons waits for it."""
+        if self._spare is None:
+            loop = asyncio.get_running_loop()
+            make = partial(KernelLink, f"{self._bridge.name}-new", self._bridge, self)
+            self._spare = loop.run_in_executor(self._netlink, make)
+
     async def open(self, service: Service) -> GuestLink:
-        """Make a tap."""
-        loop = asyncio.get_running_loop()
-        name = port_name(self._bridge.name, self._numbers[service.name])
-        make = partial(KernelLink, name, service, self._bridge, self)
-        return await loop.run_in_executor(self._netlink, make)
+        """Return the tap that lies ready, or make one."""
+        spare, self._spare = self._spare, None
+        if spare is not None and spare.done() and spare.exception() is None:
+            link = spare.result()
+        else:
+            self._spare = spare  # still being made: it is the next one's
+            make = partial(KernelLink, self.name_of(service), self._bridge, self)
+            link = await asyncio.get_running_loop().run_in_executor(self._netlink, make)
+        link.service = service
+        return link
+
+    def name_of(self, service: Service) -> str:
+        """Return the name of the interface of a service's guest."""
+        return port_name(self._bridge.name, self._numbers[service.name])
 
     async def own(self, service: Service, link: GuestLink | None) -> None:
         """Replace the forwarding entry."""

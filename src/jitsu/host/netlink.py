@@ -28,8 +28,8 @@ _NUD_NOARP = 0x40  # shown as "static" by bridge(8)
 _NTF_MASTER, _NTF_STICKY = 0x04, 0x40
 
 
-def join(index: int, bridge: int) -> bytes:
-    """Encode: link `index` becomes a port of link `bridge`, and goes up.
+def join(index: int, bridge: int, name: str) -> bytes:
+    """Encode: link `index` is called `name`, becomes a port of link `bridge`, and goes up.
 
     It gets no IPv6 address of its own, so that the host never speaks on it.
     """
@@ -38,6 +38,7 @@ def join(index: int, bridge: int) -> bytes:
     message["flags"] = message["change"] = _IFF_UP
     mode = {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", _ADDR_GEN_MODE_NONE)]}
     message["attrs"] = [
+        ("IFLA_IFNAME", name),
         ("IFLA_MASTER", bridge),
         ("IFLA_AF_SPEC", {"attrs": [("AF_INET6", mode)]}),
     ]

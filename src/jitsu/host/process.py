@@ -14,8 +14,6 @@ CONSOLE_BYTES_MAX = 64 << 10
 """What is kept of a guest's console: its last screens, not its life."""
 _CONSOLE_RATE_MAX = 256 << 10
 """Bytes a second that are read of one console; a guest that writes more waits."""
-_FD_BASE = 100
-"""Inherited descriptors pass through numbers from here up, clear of where they come from."""
 
 
 class Console:
@@ -127,9 +125,11 @@ def spawn_raw(argv: Sequence[str], fds: Mapping[int, int], output: int | None) -
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     said = null if output is None else output
     wanted = {0: null, 1: said, 2: said, **fds}
-    actions = [(os.POSIX_SPAWN_DUP2, ours, _FD_BASE + theirs) for theirs, ours in wanted.items()]
-    actions += [(os.POSIX_SPAWN_DUP2, _FD_BASE + theirs, theirs) for theirs in wanted]
-    closing = [(os.POSIX_SPAWN_CLOSE, _FD_BASE + theirs) for theirs in wanted]
+    # They pass through numbers that are clear of where they come from and where they go.
+    base = 1 + max(*wanted, *wanted.values())
+    actions = [(os.POSIX_SPAWN_DUP2, ours, base + theirs) for theirs, ours in wanted.items()]
+    actions += [(os.POSIX_SPAWN_DUP2, base + theirs, theirs) for theirs in wanted]
+    closing = [(os.POSIX_SPAWN_CLOSE, base + theirs) for theirs in wanted]
     environment = {"PATH": os.defpath}
     try:
         return os.posix_spawn(
