@@ -6,9 +6,9 @@ Synjitsu is a port of the bridge. Whose frames it gets is one forwarding entry a
 core sees the frames of services that it owns, broadcasts, and nothing else. For a service that is
 not awake it answers ARP with the guest's own MAC address (no client's neighbour cache ever has to
 change), holds the frames with which clients begin (SYN, UDP datagram, echo request), and wakes the
-service by them. When the guest can serve, the entry is moved to the guest, and the held frames are
-sent again, in the order of their arrival: the guest sees the client's own SYN, answers it itself,
-and nothing of ours stays in the path. To the client its SYN was slow, not lost.
+service by them. When the guest can serve, the held frames are sent again, in the order of their
+arrival, and the entry is moved to the guest: the guest sees the client's own SYN, answers it
+itself, and nothing of ours stays in the path. To the client its SYN was slow, not lost.
 
 Who owns an address, and what becomes of a frame for it:
 
@@ -341,6 +341,8 @@ class Synjitsu:
             case State.AWAKE:
                 sleeper.probe_at = None
                 self._probing.discard(sleeper.service.name)
+                if before is State.BOOTING:
+                    return self._replay_to_guest(sleeper)
             case State.FAILED:
                 return self._refuse_held(sleeper)
             case State.STOPPING if before is State.BOOTING:
@@ -361,6 +363,17 @@ class Synjitsu:
         self._forget_held(sleeper)
         self.counters["replayed"] += len(frames)
         return [Send(frame) for frame in frames]
+
+    def _replay_to_guest(self, sleeper: _Sleeper) -> list[Effect]:
+        """Send what was held on the guest's own link, which a boot that has just ended has.
+
+        That is sooner than by the bridge, by the time that it takes to move the entry. The guest's
+        answers do not come our way; the client's next frames are held until the entry is moved.
+        """
+        frames = [frame for _, frame in sleeper.held.values()]
+        self._forget_held(sleeper)
+        self.counters["replayed"] += len(frames)
+        return [SendToGuest(sleeper.service.name, frame) for frame in frames]
 
     def _sift(self, sleeper: _Sleeper) -> list[Effect]:
         """Keep the wishes; whatever else was held for the guest has no guest any more."""
