@@ -1,0 +1,38 @@
+"""The guest's stack, built for the host."""
+
+import ctypes
+import subprocess
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from unikernel.guest import CMDLINE, LIBRARY, UNIKERNEL, Guest, load
+from unikernel.talk import World
+
+
+@pytest.fixture(scope="session")
+def library() -> ctypes.CDLL:
+    subprocess.run(["make", "-s", "-C", str(UNIKERNEL), "host"], check=True)
+    return load(LIBRARY)
+
+
+@pytest.fixture
+def start(library: ctypes.CDLL) -> Iterator[Callable[..., Guest]]:
+    """Start guests; they end with the test."""
+    guests: list[Guest] = []
+
+    def new(cmdline: str = CMDLINE, seed: int = 1) -> Guest:
+        guests.append(Guest(library, cmdline, seed))
+        return guests[-1]
+
+    yield new
+    for guest in guests:
+        guest.close()
+
+
+@pytest.fixture
+def world(start: Callable[..., Guest]) -> World:
+    """A guest that has announced itself and waits."""
+    world = World(start())
+    world.frames.clear()
+    return world

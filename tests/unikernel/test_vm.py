@@ -1,0 +1,249 @@
+"""The image itself, under QEMU, with a real tap, a real kernel and a real curl."""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import select
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+from unikernel.guest import UNIKERNEL
+
+IMAGE = UNIKERNEL.parent / "src" / "jitsu" / "images" / "hello.elf"
+ADDRESS = "10.77.0.10"
+CMDLINE = f"ip={ADDRESS}::10.77.0.1:255.255.255.0:www::off"
+SITE = f"http://{ADDRESS}"
+TIMEOUT = 20
+IMAGE_MAX = 64 * 1024
+
+
+def why_not() -> str | None:
+    """What keeps virtual machines from running here, if anything."""
+    if os.geteuid() != 0:
+        return "needs root for network namespaces"
+    if not Path("/dev/net/tun").exists():
+        return "needs /dev/net/tun"
+    for program in ("qemu-system-x86_64", "ip", "curl"):
+        if shutil.which(program) is None:
+            return f"needs {program}"
+    return None
+
+
+pytestmark = [
+    pytest.mark.qemu,
+    pytest.mark.host,
+    pytest.mark.skipif(why_not() is not None, reason=str(why_not())),
+]
+
+
+@pytest.fixture(scope="session")
+def image() -> Path:
+    subprocess.run(["make", "-s", "-C", str(UNIKERNEL)], check=True)
+    return IMAGE
+
+
+@pytest.fixture
+def namespace() -> Iterator[str]:
+    """A network namespace with a tap at 10.77.0.1, gone afterwards."""
+    name = f"uka{os.getpid()}"
+    inside = ["ip", "-n", name]
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    try:
+        for command in (
+            ["link", "set", "lo", "up"],
+            ["tuntap", "add", "tap0", "mode", "tap"],
+            ["link", "set", "tap0", "addrgenmode", "none"],
+            ["addr", "add", "10.77.0.1/24", "dev", "tap0"],
+            ["link", "set", "tap0", "up"],
+        ):
+            subprocess.run([*inside, *command], check=True)
+        yield name
+    finally:
+        subprocess.run(["ip", "netns", "delete", name], check=True)
+
+
+class Machine:
+    """A running guest; its console is a pipe."""
+
+    def __init__(self, image: Path, namespace: str, cmdline: str, accelerator: str) -> None:
+        self.namespace = namespace
+        self.said = ""
+        command = ["ip", "netns", "exec", namespace, "qemu-system-x86_64"]
+        command += ["-accel", accelerator, "-nodefaults", "-no-user-config", "-no-reboot"]
+        command += ["-M", "microvm,acpi=off,pic=off,pit=off,rtc=off,isa-serial=off"]
+        command += ["-display", "none", "-m", "8", "-kernel", str(image), "-append", cmdline]
+        command += ["-chardev", "stdio,id=console,signal=off"]
+        command += ["-device", "isa-debugcon,iobase=0xe9,chardev=console"]
+        command += ["-global", "virtio-mmio.force-legacy=false"]
+        command += ["-netdev", "tap,id=n0,ifname=tap0,script=no,downscript=no"]
+        command += ["-device", "virtio-net-device,netdev=n0,mac=02:00:00:00:00:10"]
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        assert self.process.stdout
+        self._console = self.process.stdout.fileno()
+
+    def expect(self, pattern: str) -> re.Match[str]:
+        """Wait until the console has said it."""
+        end = monotonic() + TIMEOUT
+        while not (found := re.search(pattern, self.said)):
+            ready, _, _ = select.select([self._console], [], [], max(0, end - monotonic()))
+            data = os.read(self._console, 4096) if ready else b""
+            assert data, f"no {pattern!r} in {self.said!r}"
+            self.said += data.decode()
+        return found
+
+    def run(self, *command: str) -> bytes:
+        """Run a program in the guest's network; what it printed."""
+        full = ["ip", "netns", "exec", self.namespace, *command]
+        return subprocess.run(full, check=True, timeout=60, stdout=subprocess.PIPE).stdout
+
+    def curl(self, *arguments: str) -> bytes:
+        return self.run("curl", "-sS", "--max-time", "50", *arguments)
+
+    def cpu_seconds(self) -> float:
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def close(self) -> None:
+        self.process.kill()
+        with self.process:  # closes the pipe and waits
+            pass
+
+
+@pytest.fixture
+def boot(image: Path, namespace: str) -> Iterator[Callable[..., Machine]]:
+    with contextlib.ExitStack() as stack:
+
+        def start(options: str = "", accelerator: str = "tcg") -> Machine:
+            machine = Machine(image, namespace, f"{CMDLINE} {options}", accelerator)
+            stack.callback(machine.close)
+            return machine
+
+        yield start
+
+
+@pytest.fixture
+def machine(boot: Callable[..., Machine]) -> Machine:
+    machine = boot()
+    machine.expect(r"www is ready at 10\.77\.0\.10 after \d+ us\n")
+    return machine
+
+
+def test_the_image_is_small(image: Path) -> None:
+    assert image.stat().st_size < IMAGE_MAX
+
+
+def test_site_and_stats(machine: Machine) -> None:
+    assert b"did not exist when you asked" in machine.curl(SITE)
+    stats = json.loads(machine.curl(f"{SITE}/stats"))
+    assert stats["service"] == "www"
+    assert stats["platform"] == "virtio"
+    assert 0 < stats["boot_us"] < 1_000_000
+
+
+def test_fifty_megabytes(machine: Machine) -> None:
+    size = 50_000_000
+    data = machine.curl(f"{SITE}/bytes/{size}")
+    expected = (bytes(range(251)) * (size // 251 + 1))[:size]
+    assert hashlib.sha256(data).digest() == hashlib.sha256(expected).digest()
+
+
+def test_upload(machine: Machine, tmp_path: Path) -> None:
+    data = bytes(range(256)) * 8192
+    file = tmp_path / "upload"
+    file.write_bytes(data)
+    answer = json.loads(machine.curl("--data-binary", f"@{file}", f"{SITE}/hash"))
+    value = 0xCBF29CE484222325
+    for byte in data:
+        value = (value ^ byte) * 0x100000001B3 % 2**64
+    assert answer == {"length": len(data), "fnv1a64": f"{value:016x}"}
+
+
+def test_keep_alive_uses_one_connection(machine: Machine) -> None:
+    machine.curl(*[f"{SITE}/bytes/{n}" for n in range(100)], "-o", "/dev/null")
+    stats = json.loads(machine.curl(f"{SITE}/stats"))
+    assert stats["requests"] == 101
+    assert stats["connections"] == 2
+
+
+def test_sixty_four_in_parallel(machine: Machine) -> None:
+    urls = f"{SITE}/bytes/[200000-200063]"
+    codes = machine.curl(
+        "--parallel", "--parallel-immediate", "--parallel-max", "64", "-o", "/dev/null",
+        "-w", "%{http_code} %{size_download}\n", urls,
+    )  # fmt: skip
+    expected = {f"200 {200_000 + i}" for i in range(64)}
+    assert set(codes.decode().splitlines()) == expected
+
+
+UDP_ECHO = f"""
+import socket
+client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+client.settimeout({TIMEOUT})
+client.connect(("{ADDRESS}", 7))
+for size in 0, 1, 1472:
+    client.send(bytes(size))
+    assert client.recv(2000) == bytes(size)
+"""
+
+
+def test_udp_echo(machine: Machine) -> None:
+    machine.run(sys.executable, "-c", UDP_ECHO)
+
+
+@pytest.mark.skipif(shutil.which("ping") is None, reason="needs ping")
+def test_ping(machine: Machine) -> None:
+    machine.run("ping", "-c", "3", "-i", "0.01", "-W", "5", ADDRESS)
+
+
+def test_idle_costs_nothing(machine: Machine) -> None:
+    machine.curl(SITE)
+    before = machine.cpu_seconds()
+    with pytest.raises(subprocess.TimeoutExpired):
+        machine.process.wait(timeout=1)
+    assert machine.cpu_seconds() - before < 0.05
+
+
+def test_the_clock_is_right(machine: Machine) -> None:
+    def uptime() -> tuple[float, float]:
+        before = monotonic()
+        stats = json.loads(machine.curl(f"{SITE}/stats"))
+        return (before + monotonic()) / 2, stats["uptime_us"] / 1e6
+
+    host_start, guest_start = uptime()
+    with pytest.raises(subprocess.TimeoutExpired):
+        machine.process.wait(timeout=2)
+    host_end, guest_end = uptime()
+    assert abs((guest_end - guest_start) - (host_end - host_start)) < 0.05
+
+
+def test_a_trap_is_told_and_ends_the_machine(boot: Callable[..., Machine]) -> None:
+    machine = boot("panic_ms=100")
+    machine.expect(r"jitsu: trap: vector=6 error=0x0+ rip=0x[0-9a-f]+ cr2=0x0+ .*\n")
+    machine.expect("jitsu: exit 255\n")
+    machine.process.wait(timeout=TIMEOUT)
+
+
+def test_a_bad_command_line_is_told_and_ends_the_machine(boot: Callable[..., Machine]) -> None:
+    machine = boot("ip=nonsense")
+    machine.expect("jitsu: cannot start: ip=: bad address\njitsu: exit 1\n")
+    machine.process.wait(timeout=TIMEOUT)
+
+
+@pytest.mark.skipif(not os.access("/dev/kvm", os.R_OK | os.W_OK), reason="needs /dev/kvm")
+def test_kvm(boot: Callable[..., Machine]) -> None:
+    machine = boot(accelerator="kvm")
+    machine.expect("is ready")
+    assert b"did not exist when you asked" in machine.curl(SITE)

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: ISC */
+/*
+ * The kernel command line. Words are divided by spaces; the last one of a kind
+ * counts; unknown words are not ours and are passed over, as in Linux.
+ *
+ *	ip=<address>::<gateway>:<netmask>:<hostname>::off
+ *	                    Linux's syntax (its Documentation/admin-guide/nfs/
+ *	                    nfsroot.rst); needed; gateway and hostname may be empty
+ *	listen_delay_ms=N   be on the network at once, but serve HTTP N ms later
+ *	panic_ms=N          die of an invalid instruction after N ms
+ *	silent=1            say nothing on the network, ever
+ *
+ * The last three make a bad guest, for tests of those who have to bear with one.
+ */
+#ifndef OPTIONS_H
+#define OPTIONS_H
+
+#include "net.h"
+
+struct options {
+	struct net_config net;
+	struct slice hostname;
+	uint64_t listen_delay; /* ns */
+	uint64_t panic_at;     /* ns; UINT64_MAX: never */
+	bool silent;
+};
+
+/* Returns NULL, or what is wrong. `options` points into `cmdline`. */
+const char *options_parse(struct options *options, const char *cmdline);
+
+#endif

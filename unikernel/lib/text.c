@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: ISC */
+#include "bytes.h"
+
+void text_bytes(struct text *text, const char *bytes, size_t size)
+{
+	size_t room = text->capacity - text->length;
+
+	if (size > room) {
+		size = room;
+		text->cut = true;
+	}
+	memcpy(text->start + text->length, bytes, size);
+	text->length += size;
+}
+
+void text_string(struct text *text, const char *string)
+{
+	text_bytes(text, string, strlen(string));
+}
+
+void text_decimal(struct text *text, uint64_t value)
+{
+	char digits[20];
+	size_t at = sizeof(digits);
+
+	do {
+		digits[--at] = (char)('0' + value % 10);
+		value /= 10;
+	} while (value > 0);
+	text_bytes(text, digits + at, sizeof(digits) - at);
+}
+
+void text_hex(struct text *text, uint64_t value, unsigned digits)
+{
+	while (digits > 0) {
+		digits--;
+		text_bytes(text, &"0123456789abcdef"[value >> (4 * digits) & 15], 1);
+	}
+}
+
+void text_address(struct text *text, uint32_t address)
+{
+	for (int shift = 24; shift >= 0; shift -= 8) {
+		text_decimal(text, address >> shift & 0xff);
+		if (shift > 0)
+			text_string(text, ".");
+	}
+}
+
+bool slice_is(struct slice slice, const char *string)
+{
+	return slice.length == strlen(string) && memcmp(slice.start, string, slice.length) == 0;
+}
+
+bool slice_is_caseless(struct slice slice, const char *string)
+{
+	if (slice.length != strlen(string))
+		return false;
+	for (size_t i = 0; i < slice.length; i++) {
+		char letter = slice.start[i];
+
+		if (letter >= 'A' && letter <= 'Z')
+			letter = (char)(letter - 'A' + 'a');
+		if (letter != string[i])
+			return false;
+	}
+	return true;
+}
+
+bool slice_starts(struct slice slice, const char *prefix)
+{
+	size_t length = strlen(prefix);
+
+	return slice.length >= length && memcmp(slice.start, prefix, length) == 0;
+}
+
+struct slice slice_from(struct slice slice, size_t offset)
+{
+	offset = min(offset, slice.length);
+	return (struct slice){ slice.start + offset, slice.length - offset };
+}
+
+struct slice slice_cut(struct slice *rest, char separator)
+{
+	size_t length = 0;
+	struct slice piece;
+
+	while (length < rest->length && rest->start[length] != separator)
+		length++;
+	piece = (struct slice){ rest->start, length };
+	*rest = slice_from(*rest, length + 1);
+	return piece;
+}
+
+bool slice_decimal(struct slice slice, uint64_t *value)
+{
+	uint64_t result = 0;
+
+	if (slice.length == 0)
+		return false;
+	for (size_t i = 0; i < slice.length; i++) {
+		unsigned digit = (unsigned)(uint8_t)slice.start[i] - '0';
+
+		if (digit > 9 || result > (UINT64_MAX - digit) / 10)
+			return false;
+		result = result * 10 + digit;
+	}
+	*value = result;
+	return true;
+}

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: ISC */
+/*
+ * The Internet checksum. One's complement addition does not care about byte
+ * order (RFC 1071 2.B), so data is added as little-endian words of four bytes
+ * and the two bytes of the result are swapped once, at the end.
+ */
+#include "net.h"
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "checksum_finish() swaps");
+
+uint64_t checksum_add(uint64_t sum, const uint8_t *data, size_t length)
+{
+	uint32_t word;
+
+	/* 64 bits hold the sum of 2^32 words: frames are far shorter. */
+	for (; length >= sizeof(word); data += sizeof(word), length -= sizeof(word)) {
+		__builtin_memcpy(&word, data, sizeof(word));
+		sum += word;
+	}
+	for (size_t i = 0; i < length; i++)
+		sum += (uint64_t)data[i] << (8 * i);
+	return sum;
+}
+
+uint16_t checksum_finish(uint64_t sum)
+{
+	while (sum >> 16 != 0)
+		sum = (sum & 0xffff) + (sum >> 16);
+	return __builtin_bswap16((uint16_t)~sum);
+}
+
+uint64_t checksum_pseudo(const struct net *net, uint32_t peer, uint8_t protocol, size_t length)
+{
+	uint8_t pseudo[12];
+
+	put32(pseudo, net->config.address);
+	put32(pseudo + 4, peer);
+	put16(pseudo + 8, protocol);
+	put16(pseudo + 10, (uint16_t)length);
+	return checksum_add(0, pseudo, sizeof(pseudo));
+}

@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: ISC */
+/*
+ * TCP (RFC 9293) for a server: connections come to us, we never call out.
+ *
+ * Theory of operation
+ *
+ * A connection is one entry of a fixed table with two fixed buffers, so there
+ * is no allocation and no way to run out but the table itself. Everything
+ * happens in one of two ways. A segment comes in:
+ *
+ *	tcp_input         parse and verify; find the connection
+ *	  tcp_listen.c    none: a new one, a cookie, or a reset
+ *	  tcp_input.c     the steps of RFC 9293 3.10.7.4 in their order
+ *	    tcp_ack.c     bytes leave the send buffer; congestion control
+ *	    tcp_receive.c bytes enter the receive buffer, or an island ahead of it
+ *	  event           the app looks at what changed, reads and writes
+ *	  tcp_output.c    sends all that windows allow; else an ACK if one is due
+ *
+ * or time passes (tcp_timer.c): retransmission, persist probe, expiry of a
+ * state, or the app's own deadline. A time-out moves snd_nxt back to snd_una and
+ * lets tcp_output send again from there (go-back-N, as BSD does), while three
+ * duplicate ACKs resend the first segment alone (NewReno, RFC 6582).
+ *
+ * Sending is bounded by the peer's window, by the congestion window (RFC 5681;
+ * initial window of RFC 6928) and by the buffer. Time-outs are those of RFC 6298.
+ * Resets, SYNs and ACKs out of place are met as RFC 5961 says: with a challenge
+ * ACK, at most one in half a second for each connection.
+ *
+ * A flood of SYNs cannot lock anybody out: beyond TCP_HALF_OPEN_MAX half-open
+ * connections a SYN is answered with a cookie (RFC 4987 3.6) and kept nowhere.
+ * Every state but ESTABLISHED and CLOSE_WAIT, which the app bounds with its
+ * deadline, ends by itself after a time.
+ *
+ * Left out, and why that is safe:
+ *  - Active open, urgent data: no service here uses them; URG is ignored.
+ *  - Timestamps and PAWS (RFC 7323): the window is below 64 KiB, so an old
+ *    segment would have to survive until 4 GiB later. We do not offer the
+ *    option, so peers do not expect it.
+ *  - SACK (RFC 2018): not offered; with at most eleven segments in flight
+ *    NewReno repairs what it would.
+ *  - Delayed ACKs: optional (RFC 9293 3.8.6.3). ACKs ride on answers.
+ *  - Nagle: the app queues whole answers, so small segments end them.
+ *  - Data on a SYN: not acknowledged; the peer sends it again.
+ *  - ICMP errors: see icmp.c. TCP Fast Open, ECN, MD5/AO: not negotiated.
+ */
+#include "net.h"
+
+/* Closed by the app, and the peer does not take what is left. */
+#define ORPHAN (120 * SECOND)
+/* The peer has all and should close: what Linux grants (tcp_fin_timeout). */
+#define FIN_WAIT_2 (60 * SECOND)
+/* Twice a segment's life of 15 s, ample where the peer is a few hops away. */
+#define TIME_WAIT (30 * SECOND)
+
+enum { OPTION_END = 0, OPTION_NOP = 1, OPTION_MSS = 2, OPTION_WINDOW_SCALE = 3 };
+
+static void parse_options(struct tcp_segment *segment, const uint8_t *option, size_t length)
+{
+	while (length > 0 && option[0] != OPTION_END) {
+		size_t size = 1;
+
+		if (option[0] != OPTION_NOP) {
+			if (length < 2 || option[1] < 2 || option[1] > length)
+				return; /* rubbish: what was understood so far holds */
+			size = option[1];
+		}
+		if (option[0] == OPTION_MSS && size == 4)
+			segment->mss = get16(option + 2);
+		if (option[0] == OPTION_WINDOW_SCALE && size == 3)
+			segment->window_shift = min(option[2], 14); /* RFC 7323 2.3 */
+		option += size;
+		length -= size;
+	}
+}
+
+static bool parse(const struct net *net, const struct packet *packet, struct tcp_segment *segment)
+{
+	const uint8_t *header = packet->payload;
+	uint64_t sum = checksum_pseudo(net, packet->source, IP_TCP, packet->length);
+	size_t header_length;
+
+	if (packet->length < TCP_HEADER)
+		return false;
+	header_length = (size_t)(header[12] >> 4) * 4;
+	if (header_length < TCP_HEADER || header_length > packet->length ||
+	    checksum_finish(checksum_add(sum, header, packet->length)) != 0)
+		return false;
+	*segment = (struct tcp_segment){
+		.peer = { .address = packet->source,
+			  .port = get16(header),
+			  .local_port = get16(header + 2) },
+		.seq = get32(header + 4),
+		.ack = get32(header + 8),
+		.flags = header[13] & (FIN | SYN | RST | PSH | ACK),
+		.window = get16(header + 14),
+		.data = header + header_length,
+		.length = (uint32_t)(packet->length - header_length),
+		.window_shift = -1,
+	};
+	memcpy(segment->peer.mac, packet->mac, MAC_SIZE);
+	if ((segment->flags & SYN) != 0)
+		parse_options(segment, header + TCP_HEADER, header_length - TCP_HEADER);
+	return segment->peer.port != 0 && segment->peer.local_port != 0;
+}
+
+static struct tcp_connection *find(struct net *net, const struct tcp_peer *peer)
+{
+	for (unsigned i = 0; i < net->tcp.used; i++) {
+		struct tcp_connection *c = &net->tcp.connection[i];
+
+		if (c->state != TCP_FREE && c->peer.address == peer->address &&
+		    c->peer.port == peer->port && c->peer.local_port == peer->local_port)
+			return c;
+	}
+	return NULL;
+}
+
+void tcp_input(struct net *net, const struct packet *packet)
+{
+	struct tcp_segment segment;
+	struct tcp_connection *c;
+
+	if (!parse(net, packet, &segment)) {
+		net->counters.malformed++;
+		return;
+	}
+	c = find(net, &segment.peer);
+	/*
+	 * A peer that uses its port again before TIME_WAIT is over may do so with
+	 * a sequence number beyond the old ones (RFC 9293 3.6.1).
+	 */
+	if (c != NULL && c->state == TCP_TIME_WAIT && segment.flags == SYN &&
+	    seq_before(c->rcv_nxt, segment.seq)) {
+		tcp_release(c);
+		c = NULL;
+	}
+	if (c == NULL)
+		tcp_listen_input(net, &segment);
+	else
+		tcp_segment_input(c, &segment);
+}
+
+uint64_t tcp_poll(struct net *net)
+{
+	uint64_t next = PLATFORM_NEVER;
+
+	for (unsigned i = 0; i < net->tcp.used; i++) {
+		struct tcp_connection *c = &net->tcp.connection[i];
+
+		if (c->state == TCP_FREE)
+			continue;
+		tcp_timers(c);
+		if (c->state != TCP_FREE)
+			next = min(next, min(c->retransmit_at, min(c->expires_at, c->deadline)));
+	}
+	return next;
+}
+
+/* -- The table -- */
+
+/*
+ * The lowest free entry, so that memory touched before is used again; or else
+ * the oldest that is over but for waiting, or never quite began.
+ */
+static struct tcp_connection *find_room(struct net *net)
+{
+	struct tcp_connection *oldest = NULL;
+
+	for (unsigned i = 0; i < TCP_CONNECTIONS; i++) {
+		struct tcp_connection *c = &net->tcp.connection[i];
+
+		if (c->state == TCP_FREE)
+			return c;
+		if (c->state != TCP_TIME_WAIT && c->state != TCP_SYN_RECEIVED)
+			continue;
+		if (oldest == NULL || (c->state == TCP_TIME_WAIT && oldest->state != c->state) ||
+		    (c->state == oldest->state && c->since < oldest->since))
+			oldest = c;
+	}
+	if (oldest != NULL)
+		tcp_release(oldest);
+	return oldest;
+}
+
+struct tcp_connection *tcp_claim(struct net *net, const struct tcp_segment *segment)
+{
+	struct tcp_connection *c = find_room(net);
+
+	if (c == NULL)
+		return NULL;
+	*c = (struct tcp_connection){
+		.net = net,
+		.peer = segment->peer,
+		.irs = segment->seq,
+		.retransmit_at = PLATFORM_NEVER,
+		.expires_at = PLATFORM_NEVER,
+		.deadline = PLATFORM_NEVER,
+	};
+	net->tcp.used = max(net->tcp.used, tcp_index(c) + 1);
+	return c;
+}
+
+/* How long a connection may stay in a state that the app has no part in. */
+static uint64_t state_lasts(enum tcp_state state)
+{
+	switch (state) {
+	case TCP_FIN_WAIT_1:
+	case TCP_CLOSING:
+	case TCP_LAST_ACK:
+		return ORPHAN; /* begins anew with each byte acknowledged */
+	case TCP_FIN_WAIT_2:
+		return FIN_WAIT_2;
+	case TCP_TIME_WAIT:
+		return TIME_WAIT;
+	default:
+		return PLATFORM_NEVER;
+	}
+}
+
+void tcp_enter(struct tcp_connection *c, enum tcp_state state)
+{
+	if (c->state == TCP_SYN_RECEIVED)
+		c->net->tcp.half_open--;
+	if (state == TCP_SYN_RECEIVED)
+		c->net->tcp.half_open++;
+	c->state = state;
+	c->since = c->net->now;
+	c->expires_at = state_lasts(state) == PLATFORM_NEVER ? PLATFORM_NEVER
+							     : c->since + state_lasts(state);
+	if (state == TCP_FIN_WAIT_2 || state == TCP_TIME_WAIT)
+		c->retransmit_at = PLATFORM_NEVER;
+}
+
+void tcp_release(struct tcp_connection *c)
+{
+	tcp_enter(c, TCP_FREE);
+}
+
+void tcp_reset_connection(struct tcp_connection *c)
+{
+	/* A segment that would acknowledge all we sent: its reset is in the window. */
+	const struct tcp_segment last = { .peer = c->peer, .flags = ACK, .ack = c->snd_nxt };
+
+	tcp_send_reset(c->net, &last);
+	tcp_release(c);
+}
+
+void tcp_event(struct tcp_connection *c, enum tcp_event event)
+{
+	if (!c->closed_by_app)
+		c->listener->handler(c->listener->app, c, event);
+}
+
+/* -- The calls of apps; tcp_listen() is in tcp_listen.c -- */
+
+unsigned tcp_index(const struct tcp_connection *c)
+{
+	return (unsigned)(c - c->net->tcp.connection);
+}
+
+uint64_t tcp_now(const struct tcp_connection *c)
+{
+	return c->net->now;
+}
+
+size_t tcp_room(const struct tcp_connection *c)
+{
+	return c->fin_queued ? 0 : TCP_SEND_BUFFER - c->send_length;
+}
+
+size_t tcp_write(struct tcp_connection *c, const void *data, size_t length)
+{
+	uint8_t *ring = c->net->tcp.send[tcp_index(c)];
+	uint32_t end = (c->send_start + c->send_length) % TCP_SEND_BUFFER;
+	uint32_t size = (uint32_t)min(length, tcp_room(c));
+	uint32_t first = min(size, TCP_SEND_BUFFER - end);
+
+	memcpy(ring + end, data, first);
+	memcpy(ring, (const uint8_t *)data + first, size - first);
+	c->send_length += size;
+	return size;
+}
+
+void tcp_close(struct tcp_connection *c)
+{
+	if (c->closed_by_app)
+		return;
+	c->closed_by_app = true;
+	c->fin_queued = true;
+	c->deadline = PLATFORM_NEVER;
+	tcp_consume(c, c->receive_length);
+	tcp_enter(c, c->state == TCP_CLOSE_WAIT ? TCP_LAST_ACK : TCP_FIN_WAIT_1);
+}
+
+void tcp_abort(struct tcp_connection *c)
+{
+	c->closed_by_app = true;
+	tcp_reset_connection(c);
+}
+
+void tcp_set_deadline(struct tcp_connection *c, uint64_t when)
+{
+	if (!c->closed_by_app)
+		c->deadline = when;
+}
