@@ -76,11 +76,13 @@ def test_a_query_boots_and_idleness_stops(lab: Lab) -> None:
     assert lab.interfaces() == QUIET
 
 
-@pytest.mark.parametrize("cause", ["syn", "udp"])
+@pytest.mark.parametrize("cause", ["syn", "udp", "icmp"])
 def test_a_packet_boots(lab: Lab, cause: str) -> None:
     with lab.serve(WWW):
         if cause == "syn":
             assert lab.curl("http://10.77.0.10/").returncode == 0
+        elif cause == "icmp":
+            assert lab.client("ping", "-c", "1", "-W", "10", "10.77.0.10").returncode == 0
         else:
             with lab.hosts.at(lab.hosts.client):
                 client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -146,6 +148,14 @@ def test_a_guest_that_dies_awake_is_summoned_again(lab: Lab) -> None:
         eventually(lambda: lab.row("www")["state"] == "asleep")  # after a short back-off
         assert lab.curl("http://10.77.0.10/").returncode == 0
         assert lab.row("www")["summons"] == 2
+
+
+def test_a_guest_that_crashes_says_so(lab: Lab) -> None:
+    with lab.serve(WWW + 'cmdline = "panic_ms=100"\n'):
+        lab.client("dig", "@10.77.0.1", "www.jitsu.test")
+        eventually(lambda: lab.row("www")["state"] == "failed", within=5.0)
+        assert lab.row("www")["reason"] == "the guest exited with 255, see its log"
+        assert "jitsu: trap" in lab.ask("logs", "www")
 
 
 def test_a_flood_of_syns_leaves_room_for_a_client(lab: Lab) -> None:

@@ -8,6 +8,7 @@ greeting waits in the socket, and no summons pays for reading it.
 import asyncio
 import os
 import pwd
+import re
 import shutil
 import signal
 import socket
@@ -153,10 +154,23 @@ class QemuBackend:
         await instance.link.close()
         instance.monitor.close()
         await asyncio.to_thread(self._leftovers.remove, name)
-        said = console.last_line()
-        how = f"QEMU was killed by signal {-code}" if code < 0 else f"QEMU exited with {code}"
-        reason = f"{how}: {said}" if code > 0 and said else how
-        instance.gone.set_result(Exit(reason, clean=code == 0))
+        instance.gone.set_result(exit_of(code, console.last_line()))
+
+
+def exit_of(code: int, said: str) -> Exit:
+    """Tell how a guest went from QEMU's exit code and the last line of the console.
+
+    QEMU exits with 0 whenever a guest ends the machine, be it by a triple fault; our own guests
+    say with which status as their last word. One that says nothing is taken to have meant it.
+    """
+    if code < 0:
+        return Exit(f"QEMU was killed by signal {-code}", clean=False)
+    if code > 0:
+        return Exit(f"QEMU exited with {code}: {said}", clean=False)
+    status = re.fullmatch(r"jitsu: exit (\d+)", said)
+    if status and status[1] != "0":
+        return Exit(f"the guest exited with {status[1]}, see its log", clean=False)
+    return Exit("the guest has ended", clean=True)
 
 
 async def _press_power_button(instance: QemuInstance) -> None:

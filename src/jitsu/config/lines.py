@@ -24,15 +24,20 @@ class LineIndex:
         for number, line in enumerate(text.split("\n"), start=1):
             if header := _HEADER.match(line):
                 table = self._table(_parts(header[2]), array=header[1] == "[[")
-                self._lines.setdefault(table, number)
+                self._note(table, number)
             elif key := _KEY.match(line):
-                self._lines.setdefault((*table, *_parts(key[1])), number)
+                self._note((*table, *_parts(key[1])), number)
 
     def line(self, location: Location) -> int:
         """Return the line of `location`, or of the nearest thing above it that has one."""
         while location not in self._lines:
             location = location[:-1]
         return self._lines[location]
+
+    def _note(self, location: Location, number: int) -> None:
+        """Note a line for what begins there, and for what it begins: `a.b = 1` begins `a`."""
+        for length in range(1, len(location) + 1):
+            self._lines.setdefault(location[:length], number)
 
     def _table(self, name: Location, *, array: bool) -> Location:
         if not array:

@@ -131,14 +131,16 @@ class Sense:
     def _service(self, i: int, shape: ServiceShape, address: IPv4Address) -> Service:
         network = self._shape.network
         subnet = network.subnet
-        if address not in subnet or address in (subnet[0], subnet[-1]):
+        given = shape.address
+        if given and (given not in subnet or given in (subnet[0], subnet[-1])):
             self._blame(
                 ("service", i, "address"),
-                f"address: {address} is no host address of subnet {subnet}; choose one within it",
+                f"address: {given} is no host address of subnet {subnet}; choose one within it",
             )
         if shape.address6 and (network.subnet6 is None or shape.address6 not in network.subnet6):
-            what = f"{shape.address6} is not within subnet6 {network.subnet6}"
-            self._blame(("service", i, "address6"), f"address6: {what}")
+            what = f"{shape.address6} is not within [network] subnet6"
+            hint = "choose one within it" if network.subnet6 else "none is given; give one"
+            self._blame(("service", i, "address6"), f"address6: {what}; {hint}")
         self._supported(i, shape)
         return Service(
             name=Name(shape.name),
@@ -152,7 +154,7 @@ class Sense:
             cmdline=shape.cmdline,
             handoff=Handoff.REPLAY if shape.handoff is Handoff.AUTO else shape.handoff,
             answer=shape.answer,
-            ready=self._ready(i, shape.ready),
+            ready=self._ready(i, shape),
             idle_after=shape.idle_after,
             boot_timeout=shape.boot_timeout,
             stop=shape.stop,
@@ -184,7 +186,8 @@ class Sense:
             self._blame(("service", i, "image"), what)
         return str(path)
 
-    def _ready(self, i: int, text: str) -> Ready:
+    def _ready(self, i: int, shape: ServiceShape) -> Ready:
+        text = shape.ready
         match re.fullmatch(r"(frame|tcp|delay|key)(?::(.+))?", text), text:
             case _, "frame":
                 return ReadyOnFrame()
@@ -192,7 +195,10 @@ class Sense:
                 if 0 < int(m[2]) < 65536:
                     return ReadyOnTcp(int(m[2]))
             case re.Match() as m, _ if m[1] == "delay" and re.fullmatch(r"\d+(\.\d+)?", m[2] or ""):
-                return ReadyOnDelay(float(m[2]))
+                if (seconds := float(m[2])) >= shape.boot_timeout:
+                    what = f"ready: {text} is not within boot_timeout; make that longer"
+                    self._blame(("service", i, "ready"), what)
+                return ReadyOnDelay(seconds)
             case re.Match() as m, _ if m[1] == "key":
                 what = "ready: key is not in this version; use frame, tcp:PORT or delay:SECONDS"
                 self._blame(("service", i, "ready"), what)
@@ -205,11 +211,9 @@ class Sense:
         """Blame each name, DNS name and address that the host or an earlier service has."""
         seen: dict[tuple[str, Hashable], int] = {}
         for i, service in enumerate(services):
-            claims: list[tuple[str, Hashable]] = [
-                ("name", service.name),
-                ("address", service.address),
-                ("mac", service.mac),
-            ]
+            claims: list[tuple[str, Hashable]] = [("name", service.name), ("mac", service.mac)]
+            given = self._shape.service[i].address  # one that is allotted is nobody else's
+            claims += [("address", given)] if given else []
             claims += [("address6", service.address6)] if service.address6 else []
             claims += [("dns", name) for name in service.dns]
             for key, value in claims:
@@ -218,8 +222,8 @@ class Sense:
                     continue
                 location = ("service", i, "name" if key == "mac" else key)
                 self._blame(location, _clash(key, value, services[owner].name))
-            if service.address in host:
-                what = f"address: {service.address} is the host's own; choose another"
+            if given in host:
+                what = f"address: {given} is the host's own; choose another"
                 self._blame(("service", i, "address"), what)
 
 

@@ -191,7 +191,7 @@ def mistake_of(detail: ErrorDetails) -> tuple[Location, str]:
         case "greater_than_equal" if key == "memory":
             return location, f"memory: too small; give at least {MEMORY_MIN >> 20}MiB"
         case _:
-            said = detail["msg"].replace("Input should", "should")
+            said = re.sub(r"^\w+ should", "should", detail["msg"])
             return location, f"{key}: {detail['input']!r} {said}"
 
 

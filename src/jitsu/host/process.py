@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import select
 import signal
 from collections import deque
@@ -33,8 +34,9 @@ class Console:
     def text(self) -> str:
         """Return what is kept, unprintable bytes replaced."""
         raw = b"".join(self._chunks)[-CONSOLE_BYTES_MAX:].decode(errors="replace")
+        text = raw.replace("\r\n", "\n")  # how terminals end a line
         return "".join(
-            c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in raw
+            c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
         )
 
     def last_line(self) -> str:
@@ -159,11 +161,11 @@ class Leftovers:
     def end(self, report: Callable[[str], None]) -> None:
         """Kill what an earlier daemon, itself killed, has left; blocks until it is gone."""
         for file in self._folder.glob("*.pid"):
-            pid_text, _, started = file.read_text().strip().partition(" ")
+            noted = re.fullmatch(rb"(\d{1,9}) (\d+)\n", file.read_bytes())
             # The same number started at another time is somebody else's process.
-            if started and _started_at(int(pid_text)) == started:
-                report(f"{file.stem}: killed process {pid_text} of an earlier daemon")
-                _kill(int(pid_text))
+            if noted and _started_at(pid := int(noted[1])) == noted[2].decode():
+                report(f"{file.stem}: killed process {pid} of an earlier daemon")
+                _kill(pid)
             file.unlink()
 
 
