@@ -224,7 +224,8 @@ def daemon(config: Path, run: Path) -> Iterator[subprocess.Popen[bytes]]:
     try:
         _await(lambda: _answers(run) or process.poll() is not None)
         if process.poll() is not None:
-            raise HostError(f"`jitsu serve` failed: {log.read_text().strip()}")
+            said = log.read_text().strip().removeprefix("jitsu: ")
+            raise HostError(f"`jitsu serve` failed: {said}")
         yield process
     finally:
         process.send_signal(signal.SIGTERM)

@@ -11,6 +11,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from jitsu.errors import HostError
 from jitsu.model import NetworkConfig, mac_of
 
+_IFF_UP = 0x1
 _OURS = "made by jitsu serve"
 """The alias of a bridge that a daemon has made: it says so even when the daemon was killed."""
 _WHAT_TO_DO = {
@@ -80,6 +81,8 @@ def _make(ipr: IPRoute, config: NetworkConfig, undo: ExitStack) -> int:
         raise HostError(f"{config.bridge} {what}")
     if attributes.get("IFLA_IFALIAS") == _OURS:
         undo.callback(_quietly, lambda: ipr.link("del", index=index))
+    elif not link["flags"] & _IFF_UP:
+        undo.callback(_quietly, lambda: ipr.link("set", index=index, state="down"))
     return index
 
 

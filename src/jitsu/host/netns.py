@@ -50,7 +50,8 @@ def become_root() -> None:
     if user == 0:
         return
     try:
-        _call("unshare", _CLONE_NEWUSER | _CLONE_NEWNS)
+        # With a network of our own: we could leave the one we are in, but not come back to it.
+        _call("unshare", _CLONE_NEWUSER | _CLONE_NEWNS | _CLONE_NEWNET)
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"0 {user} 1")
         Path("/proc/self/gid_map").write_text(f"0 {group} 1")

@@ -1,5 +1,6 @@
 """Taps: network interfaces whose other end is a file descriptor."""
 
+import errno
 import fcntl
 import os
 import struct
@@ -21,7 +22,9 @@ def open_tap(name: str, *, vnet_hdr: bool = False) -> int:
     try:
         fd = os.open(DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise HostError(f"{DEVICE}: {error.strerror}; load the tun module, run as root") from error
+        missing = error.errno in (errno.ENOENT, errno.ENODEV)
+        hint = "load the tun module" if missing else "run as root, or let this user open it"
+        raise HostError(f"{DEVICE}: {error.strerror}; {hint}") from error
     try:
         fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
     except OSError as error:
