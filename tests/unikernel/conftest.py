@@ -32,7 +32,8 @@ def start(library: ctypes.CDLL) -> Iterator[Callable[..., Guest]]:
 
 @pytest.fixture
 def world(start: Callable[..., Guest]) -> World:
-    """A guest that has announced itself and waits."""
+    """A guest that has announced itself, said so on its console, and waits."""
     world = World(start())
+    world.advance(1)
     world.frames.clear()
     return world

@@ -154,6 +154,13 @@ def test_expect_continue(world: World) -> None:
     assert status(peer.read()) == 200
 
 
+def test_an_answer_that_lies_ready_is_like_one_made_on_the_spot(world: World) -> None:
+    closing = get("/", "Connection: close")
+    ready, made = exchange(world, GET), exchange(world, closing, 40001)
+    assert b"Connection: keep-alive" in ready
+    assert made == ready.replace(b"Connection: keep-alive", b"Connection: close")
+
+
 def test_stats(world: World) -> None:
     world.advance(1.5)
     exchange(world, GET)
@@ -161,7 +168,7 @@ def test_stats(world: World) -> None:
     assert stats["service"] == "www"
     assert stats["platform"] == "host"
     assert (stats["requests"], stats["connections"]) == (2, 2)
-    assert stats["uptime_us"] == 1_500_000
+    assert stats["uptime_us"] == 2_500_000
 
 
 def test_a_head_that_trickles_in_does_not_keep_the_connection(world: World) -> None:

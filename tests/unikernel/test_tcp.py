@@ -522,4 +522,5 @@ def test_a_guessed_cookie_is_reset(world: World) -> None:
 
 def test_panic_is_asked_for(start: Callable[..., Guest]) -> None:
     world = World(start(f"{CMDLINE} panic_ms=500"))
+    world.advance(0.2)
     assert world.guest.deadline == 500_000_000

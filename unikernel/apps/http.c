@@ -24,11 +24,11 @@ static void begin(struct http *http, struct http_session *session,
 	session->no_body = request->head;
 	session->body_left = session->body_size = request->length;
 	session->hash = FNV_OFFSET;
-	session->state = HTTP_BODY;
+	session->state = request->length > 0 ? HTTP_BODY : HTTP_ANSWER;
 	http_route(session, request);
 	if (request->has_transfer_coding) {
 		refuse(session, 501); /* nothing here needs chunks, and RFC 9112 6.1 allows it */
-	} else if (request->expects_continue && request->length > 0 && !request->http10) {
+	} else if (request->expects_continue & (request->length > 0) & !request->http10) {
 		if (session->status == 200 && tcp_room(connection) >= sizeof(go_on))
 			tcp_write(connection, go_on, sizeof(go_on) - 1);
 		else
@@ -45,15 +45,18 @@ static bool read_head(struct http *http, struct http_session *session,
 	struct http_request request;
 	size_t length, used = 0;
 	const uint8_t *head = tcp_peek(connection, &length);
+	enum http_parse result =
+		length == 0 ? HTTP_INCOMPLETE
+			    : http_parse(&request, (const char *)head, length, &used);
 
-	switch (http_parse(&request, (const char *)head, length, &used)) {
+	switch (result) {
+	case HTTP_COMPLETE:
+		begin(http, session, connection, &request);
+		break;
 	case HTTP_INCOMPLETE:
 		if (tcp_peer_finished(connection))
 			tcp_close(connection);
 		return false;
-	case HTTP_COMPLETE:
-		begin(http, session, connection, &request);
-		break;
 	case HTTP_BAD:
 		refuse(session, 400);
 		break;
@@ -105,24 +108,14 @@ static bool answer(struct http *http, struct http_session *session,
 	return true;
 }
 
-static void run(struct http *http, struct http_session *session,
-		struct tcp_connection *connection)
+static bool step(struct http *http, struct http_session *session,
+		 struct tcp_connection *connection)
 {
-	bool more = true;
-
-	while (more) {
-		switch (session->state) {
-		case HTTP_HEAD:
-			more = read_head(http, session, connection);
-			break;
-		case HTTP_BODY:
-			more = read_body(session, connection);
-			break;
-		case HTTP_ANSWER:
-			more = answer(http, session, connection);
-			break;
-		}
-	}
+	if (session->state == HTTP_HEAD)
+		return read_head(http, session, connection);
+	if (session->state == HTTP_ANSWER)
+		return answer(http, session, connection);
+	return read_body(session, connection);
 }
 
 static uint64_t patience(const struct http_session *session)
@@ -137,11 +130,13 @@ static void on_event(void *app, struct tcp_connection *connection, enum tcp_even
 
 	switch (event) {
 	case TCP_OPENED:
-		*session = (struct http_session){ .moved = true };
+		memset(session, 0, sizeof(*session));
+		session->moved = true;
 		http->connections++;
 		break;
 	case TCP_READY:
-		run(http, session, connection);
+		while (step(http, session, connection))
+			;
 		break;
 	case TCP_DEADLINE:
 		/* Between requests that is the end all expect; within one nobody listens. */

@@ -52,12 +52,12 @@ struct http_session {
 	bool moved;   /* something did in this event, so the time-out begins anew */
 	uint16_t status;
 	enum http_route route;
-	const struct site_file *file;
+	const struct site_file *file; /* of ROUTE_FILE */
 	uint64_t body_left;  /* of the request */
 	uint64_t body_size;
 	uint64_t hash;       /* FNV-1a, of the request's body */
 	const uint8_t *data; /* of the answer; NULL: the pattern */
-	uint64_t sent, size; /* of the answer's body */
+	uint64_t sent, size; /* of the answer's body; or all of it, where it lies ready */
 };
 
 struct http {
@@ -84,10 +84,10 @@ bool http_reply_continue(struct http *http, struct http_session *session,
 
 /* The static site, made by tools/pack_site.py. */
 struct site_file {
-	const char *path;
+	struct slice path;
 	const char *type;
-	const uint8_t *data;
-	size_t size;
+	const uint8_t *answer;       /* head and body, for a connection that stays */
+	size_t head_size, full_size; /* of the answer */
 };
 extern const struct site_file site_files[];
 extern const size_t site_files_count;

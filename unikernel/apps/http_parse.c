@@ -5,49 +5,64 @@
  */
 #include "http.h"
 
-#define TOKEN_MARKS "!#$%&'*+-.^_`|~"
+/* What a byte may be part of. */
+enum {
+	TOKEN = 1,   /* RFC 9110 5.6.2 */
+	VISIBLE = 2, /* of US-ASCII */
+	VALUE = 4,   /* of a field (RFC 9110 5.5) */
+	BLANK = 8,
+	IN_LINE = 16, /* all but its end */
+	MARK = VISIBLE | VALUE | IN_LINE,
+	LETTER = MARK | TOKEN /* or another that tokens are made of */
+};
 
-static bool is_token(struct slice text)
+static const uint8_t classes[256] = {
+	[0 ... 8] = IN_LINE,
+	['\t'] = BLANK | VALUE | IN_LINE,
+	[11 ... 31] = IN_LINE,
+	[' '] = BLANK | VALUE | IN_LINE,
+	['!'] = LETTER,
+	['"'] = MARK,
+	['#' ... '\''] = LETTER,
+	['(' ... ')'] = MARK,
+	['*' ... '+'] = LETTER,
+	[','] = MARK,
+	['-' ... '.'] = LETTER,
+	['/'] = MARK,
+	['0' ... '9'] = LETTER,
+	[':' ... '@'] = MARK,
+	['A' ... 'Z'] = LETTER,
+	['[' ... ']'] = MARK,
+	['^' ... 'z'] = LETTER,
+	['{'] = MARK,
+	['|'] = LETTER,
+	['}'] = MARK,
+	['~'] = LETTER,
+	[127] = IN_LINE,
+	[128 ... 255] = VALUE | IN_LINE,
+};
+
+/*
+ * Where the run of bytes of that class ends. The line's end belongs to none of the
+ * classes used, so within a complete line it need not be looked for.
+ */
+static const char *skip(const char *at, uint8_t class)
 {
-	for (size_t i = 0; i < text.length; i++) {
-		char c = text.start[i];
-		const char *mark = TOKEN_MARKS;
-
-		if ((c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z'))
-			continue;
-		while (*mark != '\0' && *mark != c)
-			mark++;
-		if (*mark == '\0')
-			return false;
-	}
-	return text.length > 0;
+	while ((classes[(uint8_t)*at] & class) != 0)
+		at++;
+	return at;
 }
 
-static bool is_printable(struct slice text)
+static struct slice between(const char *start, const char *end)
 {
-	for (size_t i = 0; i < text.length; i++)
-		if (text.start[i] <= ' ' || text.start[i] == 0x7f)
-			return false;
-	return text.length > 0;
-}
-
-static bool is_field_value(struct slice text)
-{
-	for (size_t i = 0; i < text.length; i++) {
-		uint8_t c = (uint8_t)text.start[i];
-
-		if ((c < ' ' && c != '\t') || c == 0x7f)
-			return false;
-	}
-	return true;
+	return (struct slice){ start, (size_t)(end - start) };
 }
 
 static struct slice trim(struct slice text)
 {
-	while (text.length > 0 && (text.start[0] == ' ' || text.start[0] == '\t'))
+	while (text.length > 0 && (classes[(uint8_t)text.start[0]] & BLANK) != 0)
 		text = slice_from(text, 1);
-	while (text.length > 0 && (text.start[text.length - 1] == ' ' ||
-				   text.start[text.length - 1] == '\t'))
+	while (text.length > 0 && (classes[(uint8_t)text.start[text.length - 1]] & BLANK) != 0)
 		text.length--;
 	return text;
 }
@@ -55,13 +70,14 @@ static struct slice trim(struct slice text)
 /* Takes a line; a lone LF ends one as well (RFC 9112 2.2). False if none is complete. */
 static bool cut_line(struct slice *rest, struct slice *line)
 {
-	struct slice before = *rest;
+	const char *end = rest->start, *limit = rest->start + rest->length;
 
-	*line = slice_cut(rest, '\n');
-	if (line->length == before.length) {
-		*rest = before;
+	while (end < limit && *end != '\n')
+		end++;
+	if (end == limit)
 		return false;
-	}
+	*line = between(rest->start, end);
+	*rest = between(end + 1, limit);
 	if (line->length > 0 && line->start[line->length - 1] == '\r')
 		line->length--;
 	return true;
@@ -70,7 +86,7 @@ static bool cut_line(struct slice *rest, struct slice *line)
 /* The path of "/path?query" or of "http://host/path?query" (RFC 9112 3.2). */
 static struct slice path_of(struct slice target)
 {
-	if (slice_starts(target, "http://")) {
+	if (target.start[0] != '/' && slice_starts(target, "http://")) {
 		target = slice_from(target, 7);
 		while (target.length > 0 && target.start[0] != '/' && target.start[0] != '?')
 			target = slice_from(target, 1);
@@ -82,17 +98,22 @@ static struct slice path_of(struct slice target)
 
 static enum http_parse parse_request_line(struct http_request *request, struct slice line)
 {
+	const char *method_end = skip(line.start, TOKEN), *target_end;
 	struct slice version;
 
-	request->method = slice_cut(&line, ' ');
-	request->target = slice_cut(&line, ' ');
-	version = line;
-	if (!is_token(request->method) || !is_printable(request->target))
+	request->method = between(line.start, method_end);
+	if ((request->method.length == 0) | (*method_end != ' '))
 		return HTTP_BAD;
-	if (version.length != 8 || !slice_starts(version, "HTTP/") || version.start[6] != '.')
+	target_end = skip(method_end + 1, VISIBLE);
+	request->target = between(method_end + 1, target_end);
+	if ((request->target.length == 0) | (*target_end != ' '))
 		return HTTP_BAD;
-	if (version.start[5] != '1')
-		return HTTP_VERSION;
+	version = between(target_end + 1, line.start + line.length);
+	if (version.length != 8)
+		return HTTP_BAD;
+	if (memcmp(version.start, "HTTP/1.", 7) != 0)
+		return slice_starts(version, "HTTP/") && version.start[6] == '.' ? HTTP_VERSION
+										 : HTTP_BAD;
 	request->http10 = version.start[7] == '0';
 	request->keep_alive = !request->http10;
 	request->head = slice_is(request->method, "HEAD");
@@ -115,67 +136,88 @@ static void parse_connection(struct http_request *request, struct slice value)
 	}
 }
 
+/* The fields that mean something to us. */
+enum field { HOST, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, EXPECT, OTHER };
+
+static enum field find_field(struct slice name)
+{
+	static const struct slice names[] = {
+		[HOST] = SLICE("host"),
+		[CONTENT_LENGTH] = SLICE("content-length"),
+		[TRANSFER_ENCODING] = SLICE("transfer-encoding"),
+		[CONNECTION] = SLICE("connection"),
+		[EXPECT] = SLICE("expect"),
+	};
+	enum field field = HOST;
+
+	while (field < OTHER && !slice_equal_caseless(name, names[field]))
+		field++;
+	return field;
+}
+
 static enum http_parse parse_field(struct http_request *request, struct slice line)
 {
-	struct slice value = line;
-	struct slice name = slice_cut(&value, ':');
+	const char *name_end = skip(line.start, TOKEN), *end = line.start + line.length;
+	struct slice value;
 
 	/* A line that begins with a space (obsolete folding) has no token either. */
-	if (!is_token(name) || name.length == line.length || !is_field_value(value))
+	if ((name_end == line.start) | (*name_end != ':') || skip(name_end + 1, VALUE) != end)
 		return HTTP_BAD;
-	value = trim(value);
-	if (slice_is_caseless(name, "host")) {
+	value = between(name_end + 1, end);
+	switch (find_field(between(line.start, name_end))) {
+	case HOST:
 		if (request->has_host)
 			return HTTP_BAD;
 		request->has_host = true;
-	} else if (slice_is_caseless(name, "content-length")) {
-		if (request->has_length || !slice_decimal(value, &request->length))
+		break;
+	case CONTENT_LENGTH:
+		if (request->has_length || !slice_decimal(trim(value), &request->length))
 			return HTTP_BAD;
 		request->has_length = true;
-	} else if (slice_is_caseless(name, "transfer-encoding")) {
+		break;
+	case TRANSFER_ENCODING:
 		request->has_transfer_coding = true;
-	} else if (slice_is_caseless(name, "connection")) {
+		break;
+	case CONNECTION:
 		parse_connection(request, value);
-	} else if (slice_is_caseless(name, "expect")) {
-		request->expects_continue = slice_is_caseless(value, "100-continue");
+		break;
+	case EXPECT:
+		request->expects_continue = slice_is_caseless(trim(value), "100-continue");
+		break;
+	case OTHER:
+		break;
 	}
 	return HTTP_COMPLETE;
 }
 
 static enum http_parse check(const struct http_request *request)
 {
-	if (!request->http10 && !request->has_host)
-		return HTTP_BAD; /* RFC 9112 3.2 */
-	if (request->has_transfer_coding && (request->has_length || request->http10))
-		return HTTP_BAD; /* RFC 9112 6.1: perhaps an attempt at smuggling */
-	return HTTP_COMPLETE;
-}
+	/* RFC 9112 3.2, and 6.1: perhaps an attempt at smuggling. */
+	bool nowhere = !request->http10 & !request->has_host;
+	bool smuggled = request->has_transfer_coding & (request->has_length | request->http10);
 
-static enum http_parse incomplete(size_t length)
-{
-	return length >= HTTP_HEAD_MAX ? HTTP_TOO_LARGE : HTTP_INCOMPLETE;
+	return nowhere | smuggled ? HTTP_BAD : HTTP_COMPLETE;
 }
 
 enum http_parse http_parse(struct http_request *request, const char *head, size_t length,
 			   size_t *used)
 {
 	struct slice rest = { head, min(length, HTTP_HEAD_MAX) }, line;
-	enum http_parse result;
 
-	*request = (struct http_request){ 0 };
-	do { /* empty lines before a request are passed over (RFC 9112 2.2) */
-		if (!cut_line(&rest, &line))
-			return incomplete(length);
-	} while (line.length == 0);
-	result = parse_request_line(request, line);
-	while (result == HTTP_COMPLETE) {
-		if (!cut_line(&rest, &line))
-			return incomplete(length);
+	memset(request, 0, sizeof(*request));
+	while (cut_line(&rest, &line)) {
+		bool first = request->method.length == 0;
+		enum http_parse result;
+
 		if (line.length == 0) {
+			if (first)
+				continue; /* before a request it is passed over (RFC 9112 2.2) */
 			*used = (size_t)(rest.start - head);
 			return check(request);
 		}
-		result = parse_field(request, line);
+		result = first ? parse_request_line(request, line) : parse_field(request, line);
+		if (result != HTTP_COMPLETE)
+			return result;
 	}
-	return result;
+	return length >= HTTP_HEAD_MAX ? HTTP_TOO_LARGE : HTTP_INCOMPLETE;
 }

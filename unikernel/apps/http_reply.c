@@ -32,21 +32,21 @@ static unsigned find_reason(uint16_t status)
 
 /* -- Routes -- */
 
-static bool find_file(struct http_session *session, struct slice path)
+static const struct site_file *find_file(struct slice path)
 {
-	for (size_t i = 0; i < site_files_count; i++) {
-		if (slice_is(path, site_files[i].path)) {
-			session->file = &site_files[i];
-			return true;
-		}
-	}
-	return false;
+	for (size_t i = 0; i < site_files_count; i++)
+		if (slice_equal(path, site_files[i].path))
+			return &site_files[i];
+	return NULL;
 }
 
 static enum http_route find_route(struct http_session *session, struct slice path)
 {
 	static const char bytes[] = "/bytes/";
 
+	session->file = find_file(path);
+	if (session->file != NULL)
+		return ROUTE_FILE;
 	if (slice_is(path, "/stats"))
 		return ROUTE_STATS;
 	if (slice_is(path, "/hash"))
@@ -54,22 +54,22 @@ static enum http_route find_route(struct http_session *session, struct slice pat
 	if (slice_starts(path, bytes) &&
 	    slice_decimal(slice_from(path, sizeof(bytes) - 1), &session->size))
 		return ROUTE_BYTES;
-	return find_file(session, path) ? ROUTE_FILE : ROUTE_NONE;
+	return ROUTE_NONE;
 }
 
 void http_route(struct http_session *session, const struct http_request *request)
 {
-	bool get = request->head || slice_is(request->method, "GET");
-	bool post = slice_is(request->method, "POST");
+	bool allowed;
 
 	session->size = 0;
 	session->route = find_route(session, request->path);
+	if (session->route == ROUTE_HASH)
+		allowed = slice_is(request->method, "POST");
+	else
+		allowed = request->head || slice_is(request->method, "GET");
+	session->status = allowed ? 200 : 405;
 	if (session->route == ROUTE_NONE)
 		session->status = 404;
-	else if (session->route == ROUTE_HASH ? post : get)
-		session->status = 200;
-	else
-		session->status = 405;
 }
 
 /* -- Bodies -- */
@@ -135,8 +135,8 @@ static const char *prepare(struct http *http, struct http_session *session, stru
 	}
 	switch (session->route) {
 	case ROUTE_FILE:
-		session->data = session->file->data;
-		session->size = session->file->size;
+		session->data = session->file->answer + session->file->head_size;
+		session->size = session->file->full_size - session->file->head_size;
 		return session->file->type;
 	case ROUTE_BYTES:
 		pattern(http);
@@ -186,6 +186,13 @@ bool http_reply_start(struct http *http, struct http_session *session,
 	struct text head = TEXT_IN(head_space), body = TEXT_IN(body_space);
 	const char *type;
 
+	if ((session->status == 200) & (session->route == ROUTE_FILE) & !session->close) {
+		session->data = session->file->answer;
+		session->size = session->no_body ? session->file->head_size
+						 : session->file->full_size;
+		session->sent = 0;
+		return true;
+	}
 	if (tcp_room(connection) < REPLY_HEAD_MAX + STATS_MAX)
 		return false;
 	type = prepare(http, session, &body);

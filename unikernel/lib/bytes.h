@@ -68,8 +68,26 @@ struct slice {
 	size_t length;
 };
 
-bool slice_is(struct slice slice, const char *string);
-bool slice_is_caseless(struct slice slice, const char *string); /* string in lower case */
+#define SLICE(literal) { (literal), sizeof(literal) - 1 }
+
+/* In place, since for a constant string the compiler leaves two comparisons. */
+static inline bool slice_is(struct slice slice, const char *string)
+{
+	return slice.length == strlen(string) && memcmp(slice.start, string, slice.length) == 0;
+}
+
+static inline bool slice_equal(struct slice left, struct slice right)
+{
+	return left.length == right.length && memcmp(left.start, right.start, left.length) == 0;
+}
+
+bool slice_equal_caseless(struct slice slice, struct slice lower); /* `lower` is in lower case */
+
+static inline bool slice_is_caseless(struct slice slice, const char *lower)
+{
+	return slice_equal_caseless(slice, (struct slice){ lower, strlen(lower) });
+}
+
 bool slice_starts(struct slice slice, const char *prefix);
 struct slice slice_from(struct slice slice, size_t offset);
 /* Takes what is before the first `separator` (or all) off the front of *rest. */

@@ -47,21 +47,15 @@ void text_address(struct text *text, uint32_t address)
 	}
 }
 
-bool slice_is(struct slice slice, const char *string)
+bool slice_equal_caseless(struct slice slice, struct slice lower)
 {
-	return slice.length == strlen(string) && memcmp(slice.start, string, slice.length) == 0;
-}
-
-bool slice_is_caseless(struct slice slice, const char *string)
-{
-	if (slice.length != strlen(string))
+	if (slice.length != lower.length)
 		return false;
 	for (size_t i = 0; i < slice.length; i++) {
-		char letter = slice.start[i];
+		uint8_t letter = (uint8_t)slice.start[i];
+		bool upper = (uint8_t)(letter - 'A') < 26;
 
-		if (letter >= 'A' && letter <= 'Z')
-			letter = (char)(letter - 'A' + 'a');
-		if (letter != string[i])
+		if ((letter | upper << 5) != (uint8_t)lower.start[i])
 			return false;
 	}
 	return true;

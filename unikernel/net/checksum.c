@@ -6,9 +6,9 @@
  */
 #include "net.h"
 
-_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "checksum_finish() swaps");
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "checksum() swaps");
 
-uint64_t checksum_add(uint64_t sum, const uint8_t *data, size_t length)
+uint16_t checksum(uint64_t sum, const uint8_t *data, size_t length)
 {
 	uint32_t word;
 
@@ -19,23 +19,18 @@ uint64_t checksum_add(uint64_t sum, const uint8_t *data, size_t length)
 	}
 	for (size_t i = 0; i < length; i++)
 		sum += (uint64_t)data[i] << (8 * i);
-	return sum;
-}
-
-uint16_t checksum_finish(uint64_t sum)
-{
-	while (sum >> 16 != 0)
-		sum = (sum & 0xffff) + (sum >> 16);
+	/* Halved twice, and each time once more for the carry. */
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
 	return __builtin_bswap16((uint16_t)~sum);
 }
 
 uint64_t checksum_pseudo(const struct net *net, uint32_t peer, uint8_t protocol, size_t length)
 {
-	uint8_t pseudo[12];
+	uint32_t last = (uint32_t)protocol << 16 | (uint16_t)length;
 
-	put32(pseudo, net->config.address);
-	put32(pseudo + 4, peer);
-	put16(pseudo + 8, protocol);
-	put16(pseudo + 10, (uint16_t)length);
-	return checksum_add(0, pseudo, sizeof(pseudo));
+	return (uint64_t)__builtin_bswap32(net->config.address) + __builtin_bswap32(peer) +
+	       __builtin_bswap32(last);
 }

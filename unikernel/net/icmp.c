@@ -18,7 +18,7 @@ static void icmp_send(struct net *net, const struct packet *packet, size_t lengt
 	uint8_t *icmp = ipv4_payload(net);
 
 	put16(icmp + 2, 0);
-	put16(icmp + 2, checksum_finish(checksum_add(0, icmp, length)));
+	put16(icmp + 2, checksum(0, icmp, length));
 	ipv4_send(net, packet->mac, packet->source, IP_ICMP, length);
 }
 
@@ -27,7 +27,7 @@ void icmp_input(struct net *net, const struct packet *packet)
 	uint8_t *reply = ipv4_payload(net);
 
 	if (packet->length < ICMP_HEADER ||
-	    checksum_finish(checksum_add(0, packet->payload, packet->length)) != 0) {
+	    checksum(0, packet->payload, packet->length) != 0) {
 		net->counters.malformed++;
 		return;
 	}

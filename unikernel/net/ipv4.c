@@ -19,12 +19,14 @@ static bool source_is_sound(const struct net *net, uint32_t source)
 	uint32_t host = ~net->config.netmask;
 	bool on_link = ((source ^ net->config.address) & net->config.netmask) == 0;
 
-	if (source == 0 || source == net->config.address || source >> 28 >= 0xe)
-		return false; /* nobody, ourselves, a group or the broadcast address */
-	if (source >> 24 == 127)
-		return false;
+	/* Nobody, ourselves, this host, a group or the broadcast address. */
+	bool nobody = (source == 0) | (source == net->config.address) | (source >> 24 == 127) |
+		      (source >> 28 >= 0xe);
 	/* The network's own address and its broadcast, where it has them (RFC 3021). */
-	return !(on_link && host > 1 && ((source & host) == 0 || (source & host) == host));
+	bool whole_link = on_link & (host > 1) &
+			  (((source & host) == 0) | ((source & host) == host));
+
+	return !(nobody | whole_link);
 }
 
 static void dispatch(struct net *net, const struct packet *packet)
@@ -50,14 +52,15 @@ void ipv4_input(struct net *net, const uint8_t *frame, size_t length)
 	size_t available = length - ETHERNET_HEADER;
 	size_t header_length, total;
 
-	if (available < IPV4_HEADER || header[0] >> 4 != 4) {
+	if (available < IPV4_HEADER) {
 		net->counters.malformed++;
 		return;
 	}
 	header_length = (size_t)(header[0] & 15) * 4;
 	total = get16(header + 2);
-	if (header_length < IPV4_HEADER || total < header_length || total > available ||
-	    checksum_finish(checksum_add(0, header, header_length)) != 0 ||
+	if ((header[0] >> 4 != 4) | (header_length < IPV4_HEADER) | (total < header_length) |
+		    (total > available) ||
+	    checksum(0, header, header_length) != 0 ||
 	    !source_is_sound(net, get32(header + 12))) {
 		net->counters.malformed++;
 		return;
@@ -94,6 +97,6 @@ void ipv4_send(struct net *net, const uint8_t *mac, uint32_t to, uint8_t protoco
 	put16(header + 10, 0);
 	put32(header + 12, net->config.address);
 	put32(header + 16, to);
-	put16(header + 10, checksum_finish(checksum_add(0, header, IPV4_HEADER)));
+	put16(header + 10, checksum(0, header, IPV4_HEADER));
 	net_send(net, mac, TYPE_IPV4, IPV4_HEADER + length);
 }

@@ -12,6 +12,10 @@
  * asked for again (RFC 1122 2.3.2.1).
  *
  * Addresses and ports are in host byte order, except in frames.
+ *
+ * Where every frame passes, conditions without side effects are joined by & and |:
+ * each && is a branch, and under a translator (QEMU's TCG) the first visitor pays
+ * for every one. Where the right side must not be looked at otherwise, it is &&.
  */
 #ifndef NET_H
 #define NET_H
@@ -117,12 +121,11 @@ static inline uint8_t *ipv4_payload(struct net *net)
 	return net->frame_out + ETHERNET_HEADER + IPV4_HEADER;
 }
 
-/* The Internet checksum (RFC 1071), in parts: start with 0, add, finish. */
-uint64_t checksum_add(uint64_t sum, const uint8_t *data, size_t length);
-uint16_t checksum_finish(uint64_t sum);
+/* The Internet checksum (RFC 1071) of data and what `sum` stands for: 0, or the next. */
+uint16_t checksum(uint64_t sum, const uint8_t *data, size_t length);
 /* The sum of the pseudo header of TCP and UDP between us and `peer`. */
 uint64_t checksum_pseudo(const struct net *net, uint32_t peer, uint8_t protocol, size_t length);
 
-uint64_t siphash(const uint64_t key[2], const uint8_t *data, size_t length);
+uint64_t siphash(const uint64_t key[2], const uint64_t *words, size_t count);
 
 #endif

@@ -52,21 +52,20 @@
 /* Twice a segment's life of 15 s, ample where the peer is a few hops away. */
 #define TIME_WAIT (30 * SECOND)
 
-enum { OPTION_END = 0, OPTION_NOP = 1, OPTION_MSS = 2, OPTION_WINDOW_SCALE = 3 };
+/* Kinds of options; the latter two with their length. */
+enum { OPTION_END = 0, OPTION_NOP = 1, OPTION_MSS = 2 << 8 | 4, OPTION_WINDOW_SCALE = 3 << 8 | 3 };
 
 static void parse_options(struct tcp_segment *segment, const uint8_t *option, size_t length)
 {
-	while (length > 0 && option[0] != OPTION_END) {
-		size_t size = 1;
+	while (length >= 2 && option[0] != OPTION_END) { /* the last byte alone says nothing */
+		bool nop = option[0] == OPTION_NOP;
+		size_t size = nop ? 1 : option[1];
 
-		if (option[0] != OPTION_NOP) {
-			if (length < 2 || option[1] < 2 || option[1] > length)
-				return; /* rubbish: what was understood so far holds */
-			size = option[1];
-		}
-		if (option[0] == OPTION_MSS && size == 4)
+		if ((size > length) | (size < 2 && !nop))
+			return; /* rubbish: what was understood so far holds */
+		if (get16(option) == OPTION_MSS)
 			segment->mss = get16(option + 2);
-		if (option[0] == OPTION_WINDOW_SCALE && size == 3)
+		if (get16(option) == OPTION_WINDOW_SCALE)
 			segment->window_shift = min(option[2], 14); /* RFC 7323 2.3 */
 		option += size;
 		length -= size;
@@ -82,8 +81,8 @@ static bool parse(const struct net *net, const struct packet *packet, struct tcp
 	if (packet->length < TCP_HEADER)
 		return false;
 	header_length = (size_t)(header[12] >> 4) * 4;
-	if (header_length < TCP_HEADER || header_length > packet->length ||
-	    checksum_finish(checksum_add(sum, header, packet->length)) != 0)
+	if ((header_length < TCP_HEADER) | (header_length > packet->length) ||
+	    checksum(sum, header, packet->length) != 0)
 		return false;
 	*segment = (struct tcp_segment){
 		.peer = { .address = packet->source,
@@ -100,7 +99,7 @@ static bool parse(const struct net *net, const struct packet *packet, struct tcp
 	memcpy(segment->peer.mac, packet->mac, MAC_SIZE);
 	if ((segment->flags & SYN) != 0)
 		parse_options(segment, header + TCP_HEADER, header_length - TCP_HEADER);
-	return segment->peer.port != 0 && segment->peer.local_port != 0;
+	return (segment->peer.port != 0) & (segment->peer.local_port != 0);
 }
 
 static struct tcp_connection *find(struct net *net, const struct tcp_peer *peer)
@@ -108,8 +107,8 @@ static struct tcp_connection *find(struct net *net, const struct tcp_peer *peer)
 	for (unsigned i = 0; i < net->tcp.used; i++) {
 		struct tcp_connection *c = &net->tcp.connection[i];
 
-		if (c->state != TCP_FREE && c->peer.address == peer->address &&
-		    c->peer.port == peer->port && c->peer.local_port == peer->local_port)
+		if ((c->state != TCP_FREE) & (c->peer.address == peer->address) &
+		    (c->peer.port == peer->port) & (c->peer.local_port == peer->local_port))
 			return c;
 	}
 	return NULL;
@@ -188,46 +187,32 @@ struct tcp_connection *tcp_claim(struct net *net, const struct tcp_segment *segm
 
 	if (c == NULL)
 		return NULL;
-	*c = (struct tcp_connection){
-		.net = net,
-		.peer = segment->peer,
-		.irs = segment->seq,
-		.retransmit_at = PLATFORM_NEVER,
-		.expires_at = PLATFORM_NEVER,
-		.deadline = PLATFORM_NEVER,
-	};
+	memset(c, 0, sizeof(*c));
+	c->net = net;
+	c->peer = segment->peer;
+	c->irs = segment->seq;
+	c->retransmit_at = c->expires_at = c->deadline = PLATFORM_NEVER;
 	net->tcp.used = max(net->tcp.used, tcp_index(c) + 1);
 	return c;
 }
 
-/* How long a connection may stay in a state that the app has no part in. */
-static uint64_t state_lasts(enum tcp_state state)
-{
-	switch (state) {
-	case TCP_FIN_WAIT_1:
-	case TCP_CLOSING:
-	case TCP_LAST_ACK:
-		return ORPHAN; /* begins anew with each byte acknowledged */
-	case TCP_FIN_WAIT_2:
-		return FIN_WAIT_2;
-	case TCP_TIME_WAIT:
-		return TIME_WAIT;
-	default:
-		return PLATFORM_NEVER;
-	}
-}
-
 void tcp_enter(struct tcp_connection *c, enum tcp_state state)
 {
-	if (c->state == TCP_SYN_RECEIVED)
-		c->net->tcp.half_open--;
-	if (state == TCP_SYN_RECEIVED)
-		c->net->tcp.half_open++;
+	/* How long a state may last that the app has no part in. */
+	static const uint64_t lasts[] = {
+		[TCP_FIN_WAIT_1] = ORPHAN, /* begins anew with each byte acknowledged */
+		[TCP_CLOSING] = ORPHAN,
+		[TCP_LAST_ACK] = ORPHAN,
+		[TCP_FIN_WAIT_2] = FIN_WAIT_2,
+		[TCP_TIME_WAIT] = TIME_WAIT,
+	};
+
+	c->net->tcp.half_open -= c->state == TCP_SYN_RECEIVED;
+	c->net->tcp.half_open += state == TCP_SYN_RECEIVED;
 	c->state = state;
 	c->since = c->net->now;
-	c->expires_at = state_lasts(state) == PLATFORM_NEVER ? PLATFORM_NEVER
-							     : c->since + state_lasts(state);
-	if (state == TCP_FIN_WAIT_2 || state == TCP_TIME_WAIT)
+	c->expires_at = lasts[state] == 0 ? PLATFORM_NEVER : c->since + lasts[state];
+	if ((state == TCP_FIN_WAIT_2) | (state == TCP_TIME_WAIT))
 		c->retransmit_at = PLATFORM_NEVER;
 }
 
@@ -276,7 +261,8 @@ size_t tcp_write(struct tcp_connection *c, const void *data, size_t length)
 	uint32_t first = min(size, TCP_SEND_BUFFER - end);
 
 	memcpy(ring + end, data, first);
-	memcpy(ring, (const uint8_t *)data + first, size - first);
+	if (first < size)
+		memcpy(ring, (const uint8_t *)data + first, size - first);
 	c->send_length += size;
 	return size;
 }

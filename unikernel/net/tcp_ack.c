@@ -99,15 +99,16 @@ static void new_ack(struct tcp_connection *c, uint32_t ack)
 static bool update_window(struct tcp_connection *c, const struct tcp_segment *segment)
 {
 	uint32_t before = c->snd_wnd;
+	bool newer = seq_before(c->snd_wl1, segment->seq) |
+		     ((c->snd_wl1 == segment->seq) & seq_upto(c->snd_wl2, segment->ack));
 
-	if (!seq_before(c->snd_wl1, segment->seq) &&
-	    !(c->snd_wl1 == segment->seq && seq_upto(c->snd_wl2, segment->ack)))
+	if (!newer)
 		return false;
 	c->snd_wnd = (uint32_t)segment->window << c->snd_shift;
 	c->snd_wl1 = segment->seq;
 	c->snd_wl2 = segment->ack;
 	c->snd_wnd_max = max(c->snd_wnd_max, c->snd_wnd);
-	if (before == 0 && c->snd_wnd > 0) { /* end of probing */
+	if ((before == 0) & (c->snd_wnd > 0)) { /* end of probing */
 		c->backoff = 0;
 		c->snd_nxt = c->snd_una;
 		c->retransmit_at = PLATFORM_NEVER;
@@ -123,7 +124,7 @@ void tcp_ack_input(struct tcp_connection *c, const struct tcp_segment *segment)
 		c->attempts = 0; /* the peer lives: it may keep us waiting (RFC 1122 4.2.2.17) */
 	if (seq_before(c->snd_una, segment->ack))
 		new_ack(c, segment->ack);
-	else if (segment->ack == c->snd_una && c->snd_una != c->snd_max && !changed &&
-		 segment->length == 0 && (segment->flags & FIN) == 0)
+	else if ((segment->ack == c->snd_una) & (c->snd_una != c->snd_max) & !changed &
+		 (segment->length == 0) & ((segment->flags & FIN) == 0))
 		duplicate_ack(c);
 }

@@ -20,14 +20,12 @@ static const uint16_t mss_table[8] = { 48, 256, 536, 1024, 1200, 1360, 1440, 146
 static uint64_t tuple_hash(const struct net *net, const struct tcp_peer *peer, uint32_t irs,
 			   uint32_t period)
 {
-	uint8_t input[16];
+	const uint64_t words[2] = {
+		(uint64_t)peer->address << 32 | (uint32_t)peer->port << 16 | peer->local_port,
+		(uint64_t)irs << 32 | period,
+	};
 
-	put32(input, peer->address);
-	put16(input + 4, peer->port);
-	put16(input + 6, peer->local_port);
-	put32(input + 8, irs);
-	put32(input + 12, period);
-	return siphash(net->key, input, sizeof(input));
+	return siphash(net->key, words, 2);
 }
 
 uint32_t tcp_new_iss(const struct net *net, const struct tcp_peer *peer)

@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: ISC */
-/* A segment for a connection we know: RFC 9293 3.10.7.4, step by step. */
+/*
+ * A segment for a connection we know: RFC 9293 3.10.7.4, step by step. Nearly all
+ * segments pass the first five steps at a glance ("header prediction", as Jacobson
+ * called it); examine() is for the others.
+ */
 #include "net.h"
 
 static uint32_t segment_length(const struct tcp_segment *segment)
@@ -116,9 +120,9 @@ static void text_input(struct tcp_connection *c, const struct tcp_segment *segme
 		return;
 	c->ack_due = true;
 	/* Without a window nothing is taken, not even the FIN: it will come again. */
-	if (tcp_receive_window(c) == 0 || c->fin_taken)
+	if ((tcp_receive_window(c) == 0) | c->fin_taken)
 		return;
-	if ((segment->flags & FIN) != 0 && !c->fin_seen) {
+	if (((segment->flags & FIN) != 0) & !c->fin_seen) {
 		c->fin_seen = true;
 		c->fin_seq = segment->seq + segment->length;
 	}
@@ -128,26 +132,47 @@ static void text_input(struct tcp_connection *c, const struct tcp_segment *segme
 	take_fin(c);
 }
 
-void tcp_segment_input(struct tcp_connection *c, const struct tcp_segment *segment)
+/*
+ * True of a segment that steps 1 to 5 have nothing against: an ACK of something
+ * that is out, or of nothing new, all of it within the window. False decides nothing.
+ */
+static bool is_ordinary(const struct tcp_connection *c, const struct tcp_segment *segment)
+{
+	uint64_t end = (uint64_t)(segment->seq - c->rcv_nxt) + segment_length(segment);
+	uint32_t out = c->snd_max - c->snd_una;
+	uint32_t acked = segment->ack - c->snd_una;
+	uint32_t least = c->state == TCP_SYN_RECEIVED; /* of our SYN */
+
+	return ((segment->flags & (SYN | RST | ACK)) == ACK) & (end <= tcp_receive_window(c)) &
+	       (acked >= least) & (acked <= out);
+}
+
+/* Steps 1 to 5 for all others; true if the segment is to be processed further. */
+static bool examine(struct tcp_connection *c, const struct tcp_segment *segment)
 {
 	if (c->state == TCP_SYN_RECEIVED && segment->flags == SYN && segment->seq == c->irs) {
 		c->timing = false; /* whose answer comes back cannot be told */
 		tcp_send_syn_ack(c);
-		return;
+		return false;
 	}
 	if ((segment->flags & RST) != 0) {
 		reset_input(c, segment);
-		return;
+		return false;
 	}
 	if ((segment->flags & SYN) != 0) {
 		tcp_challenge_ack(c); /* RFC 5961 4.2, wherever in the window it is */
-		return;
+		return false;
 	}
 	if (!is_acceptable(c, segment)) {
 		not_acceptable(c, segment);
-		return;
+		return false;
 	}
-	if ((segment->flags & ACK) == 0 || !ack_is_sound(c, segment))
+	return (segment->flags & ACK) != 0 && ack_is_sound(c, segment);
+}
+
+void tcp_segment_input(struct tcp_connection *c, const struct tcp_segment *segment)
+{
+	if (!is_ordinary(c, segment) && !examine(c, segment))
 		return;
 	memcpy(c->peer.mac, segment->peer.mac, MAC_SIZE);
 	if (c->state == TCP_SYN_RECEIVED)
@@ -158,7 +183,7 @@ void tcp_segment_input(struct tcp_connection *c, const struct tcp_segment *segme
 		fin_acked(c);
 	if (c->state != TCP_FREE)
 		text_input(c, segment);
-	if (c->state == TCP_ESTABLISHED || c->state == TCP_CLOSE_WAIT)
+	if ((c->state == TCP_ESTABLISHED) | (c->state == TCP_CLOSE_WAIT))
 		tcp_event(c, TCP_READY);
 	if (c->state != TCP_FREE)
 		tcp_output(c);

@@ -104,13 +104,13 @@ void tcp_listen_input(struct net *net, const struct tcp_segment *segment)
 {
 	const struct tcp_listener *listener = find_listener(net, segment->peer.local_port);
 
+	if (listener != NULL && (segment->flags & (SYN | ACK | FIN | RST)) == SYN) {
+		syn_input(net, listener, segment);
+		return;
+	}
 	if ((segment->flags & RST) != 0)
 		return;
 	if (listener != NULL) {
-		if ((segment->flags & (SYN | ACK | FIN)) == SYN) {
-			syn_input(net, listener, segment);
-			return;
-		}
 		if ((segment->flags & (SYN | ACK)) == ACK && cookie_input(net, listener, segment))
 			return;
 		/* SYN with FIN is no handshake; neither SYN nor ACK is nothing at all. */

@@ -29,7 +29,7 @@ static void emit(struct net *net, const struct tcp_peer *peer, struct header hea
 	tcp[13] = header.flags;
 	put16(tcp + 14, (uint16_t)min(header.window, 0xffffu));
 	put32(tcp + CHECKSUM_OFFSET, 0); /* and no urgent pointer */
-	put16(tcp + CHECKSUM_OFFSET, checksum_finish(checksum_add(sum, tcp, total)));
+	put16(tcp + CHECKSUM_OFFSET, checksum(sum, tcp, total));
 	ipv4_send(net, peer->mac, peer->address, IP_TCP, total);
 }
 
@@ -42,7 +42,8 @@ static void send_stream(struct tcp_connection *c, uint32_t seq, uint32_t length,
 	uint32_t first = min(length, TCP_SEND_BUFFER - start);
 
 	memcpy(data, ring + start, first);
-	memcpy(data + first, ring, length - first);
+	if (first < length)
+		memcpy(data + first, ring, length - first);
 	c->ack_due = false;
 	emit(c->net, &c->peer,
 	     (struct header){ .seq = seq,
@@ -135,7 +136,7 @@ static void sent(struct tcp_connection *c, uint32_t end)
 /* Only segments sent for the first time tell the round-trip time (Karn's rule). */
 static void start_timing(struct tcp_connection *c)
 {
-	if (c->timing || c->snd_nxt != c->snd_max)
+	if (c->timing | (c->snd_nxt != c->snd_max))
 		return;
 	c->timing = true;
 	c->timed_seq = c->snd_nxt;
@@ -149,23 +150,22 @@ static bool send_next(struct tcp_connection *c)
 	uint32_t window = min(c->snd_wnd, c->cwnd);
 	uint32_t room = window > offset ? window - offset : 0;
 	uint32_t unsent, length;
-	bool fin;
+	bool fin, push;
 
 	if (offset > c->send_length)
 		return false; /* the FIN is out */
 	unsent = c->send_length - offset;
 	length = min(unsent, min(room, c->mss));
-	fin = c->fin_queued && length == unsent && c->snd_wnd > offset + length;
-	if (length == 0 && !fin)
+	fin = c->fin_queued & (length == unsent) & (c->snd_wnd > offset + length);
+	if ((length == 0) & !fin)
 		return false;
 	/* Rather wait for an ACK than cut a segment short (RFC 9293 3.8.6.2.1). */
-	if (length < c->mss && length < unsent && offset > 0)
+	if ((length < c->mss) & (length < unsent) & (offset > 0))
 		return false;
 	start_timing(c);
-	if (c->snd_nxt != c->snd_max)
-		c->net->counters.tcp_retransmits++;
-	send_stream(c, c->snd_nxt, length,
-		    (uint8_t)((length > 0 && length == unsent ? PSH : 0) | (fin ? FIN : 0)));
+	c->net->counters.tcp_retransmits += c->snd_nxt != c->snd_max;
+	push = (length > 0) & (length == unsent);
+	send_stream(c, c->snd_nxt, length, (uint8_t)(PSH * push | FIN * fin));
 	c->snd_nxt += length + fin;
 	sent(c, c->snd_nxt);
 	return true;
@@ -176,14 +176,14 @@ void tcp_output(struct tcp_connection *c)
 	bool pending;
 
 	tcp_window_update(c);
-	if (c->state != TCP_SYN_RECEIVED && !c->fin_acked) {
+	if ((c->state != TCP_SYN_RECEIVED) & !c->fin_acked) {
 		/* After a pause the window tells of a network long gone (RFC 5681 4.1). */
-		if (c->snd_una == c->snd_max && c->net->now - c->sent_at > c->rto)
+		if ((c->snd_una == c->snd_max) & (c->net->now - c->sent_at > c->rto))
 			c->cwnd = min(c->cwnd, 10u * c->mss);
 		while (send_next(c))
 			;
-		pending = c->send_length > 0 || c->fin_queued;
-		if (pending && c->retransmit_at == PLATFORM_NEVER)
+		pending = (c->send_length > 0) | c->fin_queued;
+		if (pending & (c->retransmit_at == PLATFORM_NEVER))
 			c->retransmit_at = c->net->now + tcp_rto(c); /* to probe the window */
 	}
 	if (c->ack_due)

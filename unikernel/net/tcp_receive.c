@@ -39,7 +39,8 @@ void tcp_consume(struct tcp_connection *c, size_t length)
 	c->receive_length = rest;
 	if (c->islands > 0)
 		rest += c->island[c->islands - 1].end - c->rcv_nxt;
-	memmove(buffer(c), buffer(c) + size, rest);
+	if (rest > 0)
+		memmove(buffer(c), buffer(c) + size, rest);
 }
 
 /*
@@ -50,7 +51,7 @@ void tcp_window_update(struct tcp_connection *c)
 {
 	uint32_t edge = c->rcv_nxt + TCP_RECEIVE_BUFFER - c->receive_length;
 
-	if (c->fin_taken || edge - c->rcv_edge < min(TCP_RECEIVE_BUFFER / 2u, c->mss))
+	if (c->fin_taken | (edge - c->rcv_edge < min(TCP_RECEIVE_BUFFER / 2u, c->mss)))
 		return;
 	c->rcv_edge = edge;
 	c->ack_due = true;
@@ -93,25 +94,23 @@ static void islands_join(struct tcp_connection *c)
 
 void tcp_receive_data(struct tcp_connection *c, uint32_t seq, const uint8_t *data, uint32_t length)
 {
+	uint32_t known = seq_before(seq, c->rcv_nxt) ? min(c->rcv_nxt - seq, length) : 0;
 	uint32_t limit = c->fin_seen ? c->fin_seq : c->rcv_edge;
 
+	seq += known; /* had that already */
+	data += known;
+	length -= known;
 	if (seq_before(c->rcv_edge, limit))
 		limit = c->rcv_edge;
-	if (seq_before(seq, c->rcv_nxt)) { /* had that already */
-		uint32_t known = min(c->rcv_nxt - seq, length);
-
-		seq += known;
-		data += known;
-		length -= known;
-	}
-	if (length == 0 || !seq_before(seq, limit))
+	if ((length == 0) | !seq_before(seq, limit))
 		return;
 	length = min(length, limit - seq);
-	if (seq != c->rcv_nxt && !island_add(c, seq, seq + length))
+	if (seq != c->rcv_nxt) {
+		if (island_add(c, seq, seq + length))
+			memcpy(buffer(c) + c->receive_length + (seq - c->rcv_nxt), data, length);
 		return;
-	memcpy(buffer(c) + c->receive_length + (seq - c->rcv_nxt), data, length);
-	if (seq != c->rcv_nxt)
-		return;
+	}
+	memcpy(buffer(c) + c->receive_length, data, length);
 	c->rcv_nxt += length;
 	c->receive_length += length;
 	islands_join(c);

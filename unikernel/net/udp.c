@@ -11,21 +11,21 @@ static bool checksum_is_good(const struct net *net, const struct packet *packet,
 	if (get16(packet->payload + 6) == 0)
 		return true; /* the sender made none (RFC 768) */
 	sum = checksum_pseudo(net, packet->source, IP_UDP, length);
-	return checksum_finish(checksum_add(sum, packet->payload, length)) == 0;
+	return checksum(sum, packet->payload, length) == 0;
 }
 
 static void echo(struct net *net, const struct packet *packet, size_t length)
 {
 	uint8_t *reply = ipv4_payload(net);
 	uint64_t sum = checksum_pseudo(net, packet->source, IP_UDP, length);
-	uint16_t checksum;
+	uint16_t result;
 
 	memcpy(reply, packet->payload, length);
 	put16(reply, PORT_ECHO);
 	put16(reply + 2, get16(packet->payload));
 	put16(reply + 6, 0);
-	checksum = checksum_finish(checksum_add(sum, reply, length));
-	put16(reply + 6, checksum == 0 ? 0xffff : checksum); /* 0 would mean "none" */
+	result = checksum(sum, reply, length);
+	put16(reply + 6, result == 0 ? 0xffff : result); /* 0 would mean "none" */
 	ipv4_send(net, packet->mac, packet->source, IP_UDP, length);
 }
 

@@ -1,5 +1,9 @@
 #!/usr/bin/env python3
-"""Write the files of a directory as one C file: `pack_site.py site build/site.c`."""
+"""Write the files of a directory as one C file: `pack_site.py site build/site.c`.
+
+Each becomes an answer that is ready to send, head and body in one piece. What is in the
+head is decided here and, for all other answers, by write_head() of apps/http_reply.c.
+"""
 
 import sys
 from pathlib import Path
@@ -12,22 +16,32 @@ TYPES = {
 }
 
 
+def head(data: bytes, content_type: str) -> bytes:
+    """The answer's head, for a connection that stays."""
+    lines = [
+        "HTTP/1.1 200 OK",
+        f"Content-Length: {len(data)}",
+        f"Content-Type: {content_type}",
+        "Cache-Control: no-store",
+        "Connection: keep-alive",
+    ]
+    return "".join(f"{line}\r\n" for line in [*lines, ""]).encode()
+
+
 def array(number: int, data: bytes) -> str:
-    """The file's bytes as a C array."""
+    """The answer's bytes as a C array."""
     lines = (data[start : start + 16] for start in range(0, len(data), 16))
     rows = "\n".join("\t" + " ".join(f"{byte}," for byte in line) for line in lines)
-    return f"static const uint8_t file_{number}[] = {{\n{rows}\n}};\n"
+    return f"static const uint8_t answer_{number}[] = {{\n{rows}\n}};\n"
 
 
-def entries(number: int, path: str, content_type: str) -> list[str]:
+def entries(number: int, path: str, content_type: str, head_size: int) -> list[str]:
     """The file under its own name, and an index.html under its directory's too."""
+    answer = f"answer_{number}, {head_size}, sizeof(answer_{number})"
     names = [path]
     if path.endswith("/index.html"):
         names.append(path.removesuffix("index.html"))
-    return [
-        f'\t{{ "{name}", "{content_type}", file_{number}, sizeof(file_{number}) }},\n'
-        for name in names
-    ]
+    return [f'\t{{ {{ "{name}", {len(name)} }}, "{content_type}", {answer} }},\n' for name in names]
 
 
 def pack(site: Path) -> str:
@@ -39,8 +53,10 @@ def pack(site: Path) -> str:
             sys.exit(f"{file}: empty")
         if file.suffix not in TYPES:
             sys.exit(f"{file}: unknown type; add it to {Path(__file__).name}")
-        arrays.append(array(number, data))
-        table += entries(number, f"/{file.relative_to(site).as_posix()}", TYPES[file.suffix])
+        path, content_type = f"/{file.relative_to(site).as_posix()}", TYPES[file.suffix]
+        top = head(data, content_type)
+        arrays.append(array(number, top + data))
+        table += entries(number, path, content_type, len(top))
     return "".join(
         [
             '/* Made by tools/pack_site.py. */\n#include "http.h"\n\n',
