@@ -61,7 +61,7 @@ class Lab:
         with self.hosts.at(self.hosts.host), daemon(config, self.run) as self.process:
             yield
 
-    def ask(self, verb: str, name: str = "") -> Any:  # noqa: ANN401
+    def ask(self, verb: str, name: str = "") -> Any:
         return control.request(self.run, verb, **({"name": name} if name else {}))
 
     def row(self, name: str) -> dict[str, Any]:

@@ -117,7 +117,11 @@ class QemuBackend:
         except (ValueError, HostError) as error:
             raise BootError(f"{service.image}: {error}") from error
         watch.stage("tap")
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            await link.close()
+            raise BootError(f"no socket for QMP: {error.strerror}") from error
         try:
             command = argv(self._qemu, service, self._network, kind)
             fds = {_TAP_FD: link.fd, _QMP_FD: theirs.fileno()}

@@ -44,6 +44,7 @@ def command(
     log = _logger()
     sys.setswitchinterval(_SWITCH_INTERVAL)
     _go_first()
+    _keep_descriptors()
     run = Path(checked.host.run)
     with ExitStack() as stack:
         stack.enter_context(only_daemon(run))
@@ -66,6 +67,14 @@ def _go_first() -> None:
     with suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, _NICE)
         os.sched_setscheduler(0, os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, os.sched_param(0))
+
+
+def _keep_descriptors() -> None:
+    """Let no guest inherit what whoever started us has left open."""
+    for fd in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208
+        if fd > 2:
+            with suppress(OSError):  # the one that listed them is closed
+                os.set_inheritable(fd, False)
 
 
 def load(path: Path) -> Config:

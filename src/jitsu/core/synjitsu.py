@@ -341,7 +341,7 @@ class Synjitsu:
             case State.AWAKE:
                 sleeper.probe_at = None
                 self._probing.discard(sleeper.service.name)
-                if before is State.BOOTING:
+                if before is State.BOOTING and sleeper.heard:
                     return self._replay_to_guest(sleeper)
             case State.FAILED:
                 return self._refuse_held(sleeper)
@@ -356,16 +356,14 @@ class Synjitsu:
     def _moved(self, sleeper: _Sleeper, *, to_guest: bool) -> list[Effect]:
         sleeper.owner = Owner.GUEST if to_guest else Owner.OURS
         if not to_guest:
-            wishes = [kind for kind, _ in sleeper.held.values() if kind in _WISHES]
-            name, somebody = sleeper.service.name, IPv4Address(0)
-            return [Wake(name, _WISHES[kind], somebody) for kind in wishes[:1]]
+            return self._wake_for_held(sleeper)
         frames = [frame for _, frame in sleeper.held.values()]
         self._forget_held(sleeper)
         self.counters["replayed"] += len(frames)
         return [Send(frame) for frame in frames]
 
     def _replay_to_guest(self, sleeper: _Sleeper) -> list[Effect]:
-        """Send what was held on the guest's own link, which a boot that has just ended has.
+        """Send what was held on the guest's own link, which is there until the entry is moved.
 
         That is sooner than by the bridge, by the time that it takes to move the entry. The guest's
         answers do not come our way; the client's next frames are held until the entry is moved.
@@ -376,14 +374,21 @@ class Synjitsu:
         return [SendToGuest(sleeper.service.name, frame) for frame in frames]
 
     def _sift(self, sleeper: _Sleeper) -> list[Effect]:
-        """Keep the wishes; whatever else was held for the guest has no guest any more."""
+        """Keep the wishes, and say that there are some; the rest has no guest any more."""
         strays = [f for kind, f in sleeper.held.values() if kind not in _WISHES]
         kept = {key: held for key, held in sleeper.held.items() if held[0] in _WISHES}
         self._forget_held(sleeper)
         sleeper.held = kept
         sleeper.datagrams = sum(kind is not Kind.TCP_SYN for kind, _ in kept.values())
         self._held_bytes += sum(len(frame) for _, frame in kept.values())
-        return [effect for frame in strays for effect in self._refuse(frame)]
+        refusals = [effect for frame in strays for effect in self._refuse(frame)]
+        return [*refusals, *self._wake_for_held(sleeper)]
+
+    def _wake_for_held(self, sleeper: _Sleeper) -> list[Effect]:
+        """Wake the service if one of its held frames is a wish, lest that be stranded."""
+        wishes = [kind for kind, _ in sleeper.held.values() if kind in _WISHES]
+        name, somebody = sleeper.service.name, IPv4Address(0)
+        return [Wake(name, _WISHES[kind], somebody) for kind in wishes[:1]]
 
     def _refuse_held(self, sleeper: _Sleeper) -> list[Effect]:
         frames = [frame for _, frame in sleeper.held.values()]

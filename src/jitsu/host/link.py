@@ -10,11 +10,12 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
 from jitsu.core.summon import Traffic
+from jitsu.core.synjitsu import OWN_MAC
 from jitsu.errors import HostError
 from jitsu.host import netlink
 from jitsu.host.bridge import Bridge, port_settings
@@ -123,13 +124,20 @@ class KernelNetwork:
         self._numbers = numbers
         self._netlink = ThreadPoolExecutor(1, thread_name_prefix="netlink")
         self._nftables = ThreadPoolExecutor(1, thread_name_prefix="nftables")
-        self._requests = netlink.Requests()
         self._entries: dict[Mac, bytes] = {}
-        self._spare: asyncio.Future[KernelLink] | None = None
-        self._port = open_tap(f"{bridge.name}-syn")
-        self._port_index = socket.if_nametoindex(f"{bridge.name}-syn")
-        self._requests.send(netlink.join(self._port_index, bridge.index, f"{bridge.name}-syn"))
-        port_settings(self._port_index)
+        self._spare: Future[KernelLink] | None = None
+        name = f"{bridge.name}-syn"
+        with ExitStack() as undo:
+            self._requests = netlink.Requests()
+            undo.callback(self._requests.close)
+            self._port = open_tap(name)
+            undo.callback(os.close, self._port)
+            self._port_index = socket.if_nametoindex(name)
+            self._requests.send(netlink.join(self._port_index, bridge.index, name))
+            port_settings(self._port_index)
+            # Guests answer probes to it; without an entry the bridge would flood the answers.
+            self._requests.send(netlink.own(OWN_MAC, self._port_index))
+            undo.pop_all()
 
     def listen(self, on_frame: FrameHandler) -> None:
         """Call `on_frame` with each frame that reaches Synjitsu's port."""
@@ -144,8 +152,9 @@ class KernelNetwork:
         """Remove Synjitsu's port; blocks."""
         for pool in (self._netlink, self._nftables, self.closers):
             pool.shutdown()
-        if self._spare is not None and self._spare.exception() is None:
-            self._spare.result().release()
+        spare = self._take_spare()
+        if spare is not None:
+            spare.release()
         self._requests.close()
         os.close(self._port)
 
@@ -159,21 +168,24 @@ class KernelNetwork:
     def prepare(self) -> None:
         """Make the next guest's tap now, so that no summons waits for it."""
         if self._spare is None:
-            loop = asyncio.get_running_loop()
-            make = partial(KernelLink, f"{self._bridge.name}-new", self._bridge, self)
-            self._spare = loop.run_in_executor(self._netlink, make)
+            name = f"{self._bridge.name}-new"
+            self._spare = self._netlink.submit(KernelLink, name, self._bridge, self)
 
     async def open(self, service: Service) -> GuestLink:
         """Return the tap that lies ready, or make one."""
-        spare, self._spare = self._spare, None
-        if spare is not None and spare.done() and spare.exception() is None:
-            link = spare.result()
-        else:
-            self._spare = spare  # still being made: it is the next one's
+        link = self._take_spare()
+        if link is None:
             make = partial(KernelLink, self.name_of(service), self._bridge, self)
             link = await asyncio.get_running_loop().run_in_executor(self._netlink, make)
         link.service = service
         return link
+
+    def _take_spare(self) -> KernelLink | None:
+        spare = self._spare
+        if spare is None or not spare.done():
+            return None  # if it is still being made, it is the next one's
+        self._spare = None
+        return spare.result() if spare.exception() is None else None
 
     def name_of(self, service: Service) -> str:
         """Return the name of the interface of a service's guest."""

@@ -28,7 +28,7 @@ class Console:
         """Append `data`; the oldest goes when there is too much."""
         self._chunks.append(data)
         self._size += len(data)
-        while self._size > CONSOLE_BYTES_MAX and len(self._chunks) > 1:
+        while self._size - len(self._chunks[0]) >= CONSOLE_BYTES_MAX:
             self._size -= len(self._chunks.popleft())
 
     def text(self) -> str:
@@ -107,7 +107,10 @@ def spawn(argv: Sequence[str], fds: Mapping[int, int], console: Console) -> Chil
 
     `fds` maps descriptor numbers in the child to ours; it inherits nothing else. Raises HostError.
     """
-    reading, writing = os.pipe2(os.O_CLOEXEC)
+    try:
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+    except OSError as error:
+        raise HostError(f"no pipe for a console: {error.strerror}") from error
     try:
         pid = spawn_raw(argv, fds, writing)
     except HostError:

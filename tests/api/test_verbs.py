@@ -1,0 +1,77 @@
+"""The verbs of a true daemon, in a simulated world."""
+
+from collections.abc import Callable, Coroutine
+from random import Random
+from typing import Any
+
+import pytest
+
+from jitsu.api.verbs import Verbs
+from jitsu.backends.fake import Script
+from jitsu.errors import ControlError
+from jitsu.testing import clock
+from jitsu.testing.world import World, config, service
+
+Story = Callable[[World, Verbs], Coroutine[Any, Any, None]]
+ROW = {
+    *("name", "state", "backend", "dns", "addresses", "memory", "since", "summons"),
+    *("last_request", "flows"),
+}
+
+
+def play(story: Story, *scripts: Script) -> None:
+    async def main() -> None:
+        www = service(0)
+        world = World(Random(1), config((www,)), scripts={www.name: list(scripts)})
+        await world.run(story(world, Verbs(world.daemon)))
+
+    clock.run(main())
+
+
+def test_the_life_of_a_service() -> None:
+    async def story(world: World, verbs: Verbs) -> None:
+        (row,) = await verbs({"verb": "ls"})
+        assert set(row) >= ROW
+        assert (row["name"], row["state"], row["summons"]) == ("s0", "asleep", 0)
+        row = await verbs({"verb": "summon", "name": "s0"})
+        assert (row["state"], row["summons"]) == ("awake", 1)
+        assert row["since"] > 1e9  # Unix time, where the daemon has its own
+        trace = await verbs({"verb": "trace", "name": "s0"})
+        assert (trace["service"], trace["cause"], trace["epoch"]) == ("s0", "operator", 1)
+        assert {"name", "at_us", "took_us"} <= set(trace["stages"][0])
+        assert await verbs({"verb": "logs", "name": "s0"}) == "s0 is a fake and writes nothing\n"
+        stopped = await verbs({"verb": "stop", "name": "s0"})
+        assert stopped == {"name": "s0", "state": "asleep"}
+        assert isinstance(await verbs({"verb": "counters"}), dict)
+
+    play(story)
+
+
+def test_a_summons_that_fails_says_why() -> None:
+    async def story(world: World, verbs: Verbs) -> None:
+        with pytest.raises(ControlError, match=r"no such image.*; see `jitsu logs s0`"):
+            await verbs({"verb": "summon", "name": "s0"})
+
+    play(story, *[Script(error="no such image")] * 3)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [{}, {"verb": "dance"}, {"verb": "summon"}, {"verb": "stop", "name": 3}, {"verb": ["ls"]}],
+)
+def test_what_is_no_verb(request_: dict[str, Any]) -> None:
+    async def story(world: World, verbs: Verbs) -> None:
+        with pytest.raises(ControlError) as caught:
+            await verbs(request_)
+        assert str(caught.value) == f"not a request that this version knows: {request_}"
+
+    play(story)
+
+
+@pytest.mark.parametrize("verb", ["summon", "stop", "logs", "trace"])
+def test_a_service_that_is_not_there(verb: str) -> None:
+    async def story(world: World, verbs: Verbs) -> None:
+        with pytest.raises(ControlError, match="nobody"):
+            await verbs({"verb": verb, "name": "nobody"})
+
+    play(story)

@@ -1,0 +1,92 @@
+"""QEMU's command line, word by word."""
+
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+
+from jitsu.backends.qemu import Qemu, argv, cmdline
+from jitsu.config.image import ImageKind
+from jitsu.model import Mac, Name, NetworkConfig, Service
+
+SUBNET = IPv4Network("10.77.0.0/24")
+NETWORK = NetworkConfig("jitsu0", SUBNET, None, SUBNET[1], SUBNET[254])
+WWW = Service(
+    name=Name("www"),
+    dns=("www.jitsu.test",),
+    image="/images/www, too.elf",
+    address=SUBNET[10],
+    mac=Mac(bytes.fromhex("02abcdef0123")),
+)
+QEMU = Qemu("/usr/bin/qemu-system-x86_64", "tcg", "nobody")
+IP = "ip=10.77.0.10::10.77.0.1:255.255.255.0:www::off"
+
+
+def test_a_unikernel() -> None:
+    assert argv(QEMU, WWW, NETWORK, ImageKind.PVH) == [
+        "/usr/bin/qemu-system-x86_64",
+        *("-name", "jitsu-www"),
+        *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
+        *("-sandbox", "on,obsolete=deny,spawn=deny,resourcecontrol=deny"),
+        *("-runas", "nobody"),
+        *("-accel", "tcg"),
+        *("-M", "microvm,acpi=off,pic=off,pit=off,rtc=off,isa-serial=off"),
+        *("-m", "16384k"),
+        *("-kernel", "/images/www, too.elf"),
+        *("-append", IP),
+        *("-chardev", "stdio,id=console,signal=off"),
+        *("-device", "isa-debugcon,iobase=0xe9,chardev=console"),
+        *("-chardev", "socket,id=qmp,fd=4"),
+        *("-mon", "chardev=qmp,mode=control"),
+        *("-global", "virtio-mmio.force-legacy=false"),
+        *("-netdev", "tap,id=net0,fd=3"),
+        *("-device", "virtio-net-device,netdev=net0,mac=02:ab:cd:ef:01:23"),
+    ]
+
+
+def after(words: list[str], option: str) -> str:
+    """Return what follows an option that is there once."""
+    assert words.count(option) == 1
+    return words[words.index(option) + 1]
+
+
+@pytest.mark.parametrize(
+    ("qemu", "service", "kind", "option", "value"),
+    [
+        (QEMU, WWW, ImageKind.LINUX, "-M", "microvm,isa-serial=off"),
+        (replace(QEMU, accel="kvm"), WWW, ImageKind.PVH, "-accel", "kvm"),
+        (QEMU, replace(WWW, memory=8 << 20), ImageKind.PVH, "-m", "8192k"),
+        (QEMU, replace(WWW, memory=1 << 30), ImageKind.PVH, "-m", "1048576k"),
+        (QEMU, replace(WWW, cmdline="a=1 b"), ImageKind.PVH, "-append", f"{IP} a=1 b"),
+    ],
+)
+def test_what_depends(
+    qemu: Qemu, service: Service, kind: ImageKind, option: str, value: str
+) -> None:
+    words = argv(qemu, service, NETWORK, kind)
+    assert after(words, option) == value
+    # And nothing else does.
+    first = argv(QEMU, WWW, NETWORK, ImageKind.PVH)
+    assert sum(a != b for a, b in zip(words, first, strict=True)) == 1
+
+
+def test_who_cannot_become_another_stays() -> None:
+    words = argv(replace(QEMU, user=""), WWW, NETWORK, ImageKind.PVH)
+    assert "-runas" not in words
+    assert "" not in words
+
+
+@pytest.mark.parametrize(
+    ("service", "network", "said"),
+    [
+        (WWW, NETWORK, IP),
+        (replace(WWW, cmdline=" root=/dev/ram  "), NETWORK, f"{IP}  root=/dev/ram"),
+        (
+            replace(WWW, address=IPv4Address("10.1.2.3"), name=Name("a_b-c")),
+            replace(NETWORK, subnet=IPv4Network("10.0.0.0/8"), gateway=IPv4Address("10.9.9.9")),
+            "ip=10.1.2.3::10.9.9.9:255.0.0.0:a_b-c::off",
+        ),
+    ],
+)
+def test_the_guests_command_line(service: Service, network: NetworkConfig, said: str) -> None:
+    assert cmdline(service, network) == said

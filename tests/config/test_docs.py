@@ -1,0 +1,44 @@
+"""docs/config.md says all that the file format has, and no more."""
+
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from jitsu import config
+from jitsu.config.shape import DirectoryShape, HostShape, NetworkShape, ServiceShape
+
+TEXT = (Path(__file__).parent.parent.parent / "docs" / "config.md").read_text()
+SECTIONS: dict[str, type[BaseModel]] = {
+    "## `[directory]`": DirectoryShape,
+    "## `[network]`": NetworkShape,
+    "## `[host]`": HostShape,
+    "## `[[service]]`": ServiceShape,
+}
+
+
+def section(title: str) -> str:
+    return TEXT.partition(f"\n{title}")[2].partition("\n## ")[0]
+
+
+@pytest.mark.parametrize("title", SECTIONS)
+def test_every_key_has_its_row(title: str) -> None:
+    rows = re.findall(r"^\| `(\w+)` \|", section(title), re.MULTILINE)
+    assert sorted(rows) == sorted(SECTIONS[title].model_fields)
+
+
+def test_the_complete_example_is_right(folder: Path) -> None:
+    (example,) = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
+    (folder / "hello.elf").write_bytes((folder / "www.elf").read_bytes())
+    (folder / "jitsu.toml").write_text(example)
+    loaded = config.load(folder / "jitsu.toml")
+    assert [service.name for service in loaded.services] == ["www", "api"]
+
+
+@pytest.mark.parametrize("example", sorted((Path(__file__).parents[2] / "examples").glob("*.toml")))
+def test_the_examples_that_we_ship_are_right(folder: Path, example: Path) -> None:
+    (folder / "hello.elf").write_bytes((folder / "www.elf").read_bytes())
+    copy = folder / example.name
+    copy.write_text(example.read_text())
+    assert config.load(copy).services

@@ -1,0 +1,142 @@
+"""The bridge, made for real in a namespace without a name."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from pyroute2 import IPRoute
+
+from host import kernel
+from host.kernel import BRIDGE, NETWORK
+from jitsu.errors import HostError
+from jitsu.host.bridge import bridge
+from jitsu.host.netns import UPLINK
+from jitsu.model import mac_of
+
+pytestmark = kernel.marks()
+ALONE = replace(NETWORK, uplink="")
+
+
+def link(name: str) -> dict[str, Any]:
+    with IPRoute() as ipr:
+        (index,) = ipr.link_lookup(ifname=name)
+        (found,) = ipr.link("get", index=index)
+        return {"up": bool(found["flags"] & 1), "index": index} | dict(found["attrs"])
+
+
+def addresses(name: str) -> set[str]:
+    with IPRoute() as ipr:
+        index = link(name)["index"]
+        dump = ipr.addr("dump", index=index, family=2)
+        return {f"{dict(a['attrs'])['IFA_ADDRESS']}/{a['prefixlen']}" for a in dump}
+
+
+@contextmanager
+def made(name: str, kind: str, **settings: Any) -> Iterator[int]:  # noqa: ANN401
+    """Have a link that somebody else has made."""
+    with IPRoute() as ipr:
+        ipr.link("add", ifname=name, kind=kind, **settings)
+        (index,) = ipr.link_lookup(ifname=name)
+        yield int(index)
+        ipr.link("del", index=index)
+
+
+def test_made_and_undone() -> None:
+    with kernel.host():
+        before = kernel.interfaces()
+        with bridge(NETWORK) as up:
+            assert (up.name, up.index) == (BRIDGE, link(BRIDGE)["index"])
+            assert link(BRIDGE)["up"]
+            assert link(BRIDGE)["IFLA_ADDRESS"] == mac_of(f"bridge {BRIDGE}").hex(":")
+            assert addresses(BRIDGE) == {"10.77.0.1/24"}
+            assert link(UPLINK)["IFLA_MASTER"] == up.index
+        assert kernel.interfaces() == before
+        assert "IFLA_MASTER" not in link(UPLINK)
+
+
+def test_without_an_uplink() -> None:
+    with kernel.host(), bridge(ALONE):
+        assert "IFLA_MASTER" not in link(UPLINK)
+
+
+def test_undone_though_something_fails_inside() -> None:
+    with kernel.host():
+        before = kernel.interfaces()
+        with pytest.raises(ZeroDivisionError), bridge(NETWORK):
+            raise ZeroDivisionError
+        assert kernel.interfaces() == before
+
+
+@pytest.mark.parametrize("state", ["up", "down"])
+def test_a_bridge_that_is_there_is_left_as_it_was(state: str) -> None:
+    with kernel.host(), made(BRIDGE, "bridge", address="02:00:00:00:00:01", state=state) as index:
+        with IPRoute() as ipr:
+            ipr.addr("add", index=index, address="192.0.2.1", prefixlen=24)
+        with bridge(NETWORK) as up:
+            assert up.index == index
+            assert link(BRIDGE)["up"]
+            assert addresses(BRIDGE) == {"192.0.2.1/24", "10.77.0.1/24"}
+        assert addresses(BRIDGE) == {"192.0.2.1/24"}
+        assert link(BRIDGE)["up"] == (state == "up")
+        assert "IFLA_MASTER" not in link(UPLINK)
+
+
+def test_what_is_there_already_stays() -> None:
+    """An address and a port that somebody else has given to the bridge."""
+    with kernel.host(), made(BRIDGE, "bridge") as index:
+        with IPRoute() as ipr:
+            ipr.addr("add", index=index, address="10.77.0.1", prefixlen=24)
+            ipr.link("set", index=link(UPLINK)["index"], master=index)
+        with bridge(NETWORK):
+            pass
+        assert addresses(BRIDGE) == {"10.77.0.1/24"}
+        assert link(UPLINK)["IFLA_MASTER"] == index
+
+
+def test_a_bridge_that_goes_meanwhile() -> None:
+    with kernel.host(), bridge(NETWORK) as up, IPRoute() as ipr:
+        ipr.link("del", index=up.index)
+
+
+def test_not_a_bridge() -> None:
+    with kernel.host(), made(BRIDGE, "veth", peer={"ifname": "tcfg-peer"}):
+        with pytest.raises(HostError) as caught, bridge(NETWORK):
+            pytest.fail("it is")
+        what = "is an interface but no bridge; choose another [network] bridge"
+        assert str(caught.value) == f"{BRIDGE} {what}"
+        assert addresses(BRIDGE) == set()
+
+
+def test_an_uplink_that_is_missing() -> None:
+    with kernel.host():
+        before = kernel.interfaces()
+        with pytest.raises(HostError) as caught, bridge(replace(NETWORK, uplink="eth7")):
+            pytest.fail("it is there")
+        assert str(caught.value) == "uplink eth7 is no interface of this host; see `ip link`"
+        assert kernel.interfaces() == before
+
+
+def test_an_uplink_that_is_another_bridges_port() -> None:
+    with kernel.host(), made("tcfg1", "bridge") as other:
+        before = kernel.interfaces()
+        with IPRoute() as ipr:
+            ipr.link("set", index=link(UPLINK)["index"], master=other)
+        with pytest.raises(HostError) as caught, bridge(NETWORK):
+            pytest.fail("it was taken")
+        what = "is already a port of another bridge; take it off first"
+        assert str(caught.value) == f"uplink {UPLINK} {what}"
+        assert kernel.interfaces() == before
+        assert link(UPLINK)["IFLA_MASTER"] == other
+
+
+def test_the_bridge_of_a_killed_daemon_goes_in_the_end() -> None:
+    with kernel.host():
+        before = kernel.interfaces()
+        first = bridge(NETWORK)
+        first.__enter__()  # and nobody leaves it
+        with bridge(NETWORK):
+            pass
+        assert kernel.interfaces() == before
+        first.__exit__(None, None, None)
