@@ -19,7 +19,7 @@ PATIENCE = 10.0
 NOT_A_REQUEST = f"a request is one JSON object of at most {REQUEST_BYTES_MAX} bytes"
 
 
-async def handler(request: dict[str, Any]) -> Any:  # noqa: ANN401
+async def handler(request: dict[str, Any]) -> Any:
     """Do the verbs of these tests."""
     match request["verb"]:
         case "echo":
@@ -54,7 +54,7 @@ def play(run: Path, story: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(main())
 
 
-async def ask(run: Path, verb: str, **arguments: object) -> Any:  # noqa: ANN401
+async def ask(run: Path, verb: str, **arguments: object) -> Any:
     return await asyncio.to_thread(control.request, run, verb, **arguments)
 
 

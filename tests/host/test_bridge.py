@@ -34,7 +34,7 @@ def addresses(name: str) -> set[str]:
 
 
 @contextmanager
-def made(name: str, kind: str, **settings: Any) -> Iterator[int]:  # noqa: ANN401
+def made(name: str, kind: str, **settings: Any) -> Iterator[int]:
     """Have a link that somebody else has made."""
     with IPRoute() as ipr:
         ipr.link("add", ifname=name, kind=kind, **settings)

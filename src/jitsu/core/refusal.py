@@ -1,7 +1,7 @@
 """The honest answer to a frame that nobody will ever take: what a host without the service says."""
 
 from jitsu.errors import WireError
-from jitsu.wire import ethernet, icmp, ipv4, tcp
+from jitsu.wire import ethernet, icmp, ipv4, tcp, udp
 
 
 def answer(frame: bytes) -> bytes | None:
@@ -37,6 +37,7 @@ def _reply(packet: ipv4.Packet) -> tuple[int, bytes] | None:
         return ipv4.Protocol.TCP, tcp.encode(reset, packet.destination, packet.source)
     code = icmp.Unreachable.HOST
     if packet.protocol == ipv4.Protocol.UDP:
+        udp.decode(packet.payload, packet.source, packet.destination)  # or it is not answered
         code = icmp.Unreachable.PORT
     elif packet.protocol == ipv4.Protocol.ICMP and not isinstance(
         icmp.decode(packet.payload), icmp.EchoRequest

@@ -239,6 +239,7 @@ class Summoner:
             free = self._gatekeeper.memory_free >> 20
             return [self._enter(State.FAILED, now, f"no memory: {free} MiB of [host] memory free")]
         self.epoch = Epoch(self.epoch + 1)
+        self._deadline = None  # the queue is patient; a back-off, if there was one, is over
         self._cause = cause
         self._running = True
         self._queued = True
@@ -295,6 +296,7 @@ class Summoner:
                 self._fenced = False
                 return [self._stop(self.service.stop, now)]
             self._fenced = True
+            self._deadline = None  # what happens next hangs on the second look
             return [self._enter(State.STOPPING, now), Fence(self.service)]
         if self._fenced:
             return self._unfence(now)
@@ -312,8 +314,8 @@ class Summoner:
     def _dismissed(self, now: float) -> list[Effect]:
         if self._queued:
             self._queued = self._running = False
-            self._gatekeeper.gone(self.service.name)
-            return [self._enter(State.ASLEEP, now)]
+            admitted = self._gatekeeper.gone(self.service.name)
+            return [self._enter(State.ASLEEP, now), *map(Admit, admitted)]
         if self.state is State.AWAKE or self._fenced:
             self._fenced = False
             entered = [] if self.state is State.STOPPING else [self._enter(State.STOPPING, now)]

@@ -13,6 +13,7 @@ itself, and nothing of ours stays in the path. To the client its SYN was slow, n
 Who owns an address, and what becomes of a frame for it:
 
     OURS     asleep, booting, failed   held, or answered, or refused
+    OURS     awake: about to be moved  held, whatever it is
     MOVING   the entry is being moved  held, whatever it is
     GUEST    awake                     a straggler that was queued before the move: sent on
 
@@ -176,7 +177,6 @@ class _Sleeper:
     heard: bool = False
     served: bool = False
     spoken: set[tuple[bytes, int, int]] = field(default_factory=set)
-    probe_at: float | None = None
     probe_wait: float = PROBE_RETRY_FIRST
 
     @property
@@ -187,7 +187,6 @@ class _Sleeper:
         """Forget the guest that was."""
         self.heard = self.served = False
         self.spoken.clear()
-        self.probe_at = None
         self.probe_wait = PROBE_RETRY_FIRST
 
 
@@ -211,7 +210,7 @@ class Synjitsu:
         ]
         self._secret = secret
         self._held_bytes = 0
-        self._probing: set[Name] = set()
+        self._probing: dict[Name, float] = {}  # when the next probe of each is due
 
     def held(self, name: Name) -> int:
         """Return how many frames are held for a service."""
@@ -219,16 +218,14 @@ class Synjitsu:
 
     def deadline(self) -> float | None:
         """Return when `tick` next has something to do, if ever."""
-        times = [at for n in self._probing if (at := self._sleepers[n].probe_at) is not None]
-        return min(times, default=None)
+        return min(self._probing.values(), default=None)
 
     def tick(self, now: float) -> list[Effect]:
         """Send the probes that are due."""
         effects: list[Effect] = []
-        for name in sorted(self._probing):
-            sleeper = self._sleepers[name]
-            if sleeper.probe_at is not None and now >= sleeper.probe_at:
-                effects += self._probe(sleeper, now)
+        for name, at in sorted(self._probing.items()):
+            if now >= at:
+                effects += self._probe(self._sleepers[name], now)
         return effects
 
     def handle(self, event: Event, now: float) -> list[Effect]:
@@ -264,13 +261,13 @@ class Synjitsu:
         match sleeper.owner:
             case Owner.GUEST:
                 return [Send(frame)]
-            case Owner.MOVING:
-                return self._hold(sleeper, seen, frame)
-            case Owner.OURS:
+            case Owner.OURS if sleeper.state is not State.AWAKE:
                 return self._client_sent(sleeper, seen, frame)
+            case Owner.OURS | Owner.MOVING:
+                return self._hold(sleeper, seen, frame)
 
     def _asked(self, seen: Glance, frame: bytes) -> list[Effect]:
-        """Answer an ARP request for a sleeper, or for the address that probes come from."""
+        """Answer an ARP request for a sleeper."""
         sleeper = self._by_ip.get(seen.destination_ip)
         if sleeper is None or sleeper.owner is Owner.GUEST or not sleeper.holds:
             return self._drop("not for a service")
@@ -297,10 +294,9 @@ class Synjitsu:
 
     def _stray(self, sleeper: _Sleeper, seen: Glance, frame: bytes) -> list[Effect]:
         """Deal with a segment that begins nothing."""
-        if seen.flags & tcp.Flags.RST:
+        if seen.flags & tcp.Flags.RST and (held := sleeper.held.pop(_flow(seen), None)):
             # The client has given up waiting.
-            if sleeper.held.pop(_flow(seen), None):
-                self._held_bytes -= len(frame)
+            self._held_bytes -= len(held[1])
             return self._drop("reset by client")
         if sleeper.state is State.STOPPING:
             # It may yet be the guest's, if the fence is lifted.
@@ -319,15 +315,16 @@ class Synjitsu:
         is_syn = seen.kind is Kind.TCP_SYN
         key: object = _flow(seen) if is_syn else object()
         old = sleeper.held.get(key)
-        if old is None and (
-            len(sleeper.held) >= HELD_FRAMES_MAX
-            or self._held_bytes + len(frame) > HELD_BYTES_MAX
+        growth = len(frame) - (len(old[1]) if old else 0)
+        if (
+            (old is None and len(sleeper.held) >= HELD_FRAMES_MAX)
+            or self._held_bytes + growth > HELD_BYTES_MAX
             or (not is_syn and sleeper.datagrams >= HELD_DATAGRAMS_MAX)
         ):
             return self._drop("no room to hold it")
         sleeper.held[key] = (seen.kind, frame)
         sleeper.datagrams += not is_syn
-        self._held_bytes += len(frame) - (len(old[1]) if old else 0)
+        self._held_bytes += growth
         self.counters["held"] += 1
         return []
 
@@ -335,17 +332,16 @@ class Synjitsu:
 
     def _entered(self, sleeper: _Sleeper, state: State) -> list[Effect]:
         before, sleeper.state = sleeper.state, state
+        self._probing.pop(sleeper.service.name, None)
         match state:
             case State.BOOTING:
                 sleeper.reset()
-            case State.AWAKE:
-                sleeper.probe_at = None
-                self._probing.discard(sleeper.service.name)
-                if before is State.BOOTING and sleeper.heard:
-                    return self._replay_to_guest(sleeper)
+            case State.AWAKE if before is State.BOOTING and sleeper.heard:
+                return self._replay_to_guest(sleeper)
             case State.FAILED:
                 return self._refuse_held(sleeper)
-            case State.STOPPING if before is State.BOOTING:
+            case State.STOPPING | State.ASLEEP if before is State.BOOTING:
+                # The operator has called it off.
                 return self._refuse_held(sleeper)
             case State.ASLEEP:
                 return self._sift(sleeper)
@@ -357,8 +353,7 @@ class Synjitsu:
         sleeper.owner = Owner.GUEST if to_guest else Owner.OURS
         if not to_guest:
             return self._wake_for_held(sleeper)
-        frames = [frame for _, frame in sleeper.held.values()]
-        self._forget_held(sleeper)
+        frames = self._release(sleeper)
         self.counters["replayed"] += len(frames)
         return [Send(frame) for frame in frames]
 
@@ -368,8 +363,7 @@ class Synjitsu:
         That is sooner than by the bridge, by the time that it takes to move the entry. The guest's
         answers do not come our way; the client's next frames are held until the entry is moved.
         """
-        frames = [frame for _, frame in sleeper.held.values()]
-        self._forget_held(sleeper)
+        frames = self._release(sleeper)
         self.counters["replayed"] += len(frames)
         return [SendToGuest(sleeper.service.name, frame) for frame in frames]
 
@@ -377,7 +371,7 @@ class Synjitsu:
         """Keep the wishes, and say that there are some; the rest has no guest any more."""
         strays = [f for kind, f in sleeper.held.values() if kind not in _WISHES]
         kept = {key: held for key, held in sleeper.held.items() if held[0] in _WISHES}
-        self._forget_held(sleeper)
+        self._release(sleeper)
         sleeper.held = kept
         sleeper.datagrams = sum(kind is not Kind.TCP_SYN for kind, _ in kept.values())
         self._held_bytes += sum(len(frame) for _, frame in kept.values())
@@ -391,14 +385,15 @@ class Synjitsu:
         return [Wake(name, _WISHES[kind], somebody) for kind in wishes[:1]]
 
     def _refuse_held(self, sleeper: _Sleeper) -> list[Effect]:
-        frames = [frame for _, frame in sleeper.held.values()]
-        self._forget_held(sleeper)
-        return [effect for frame in frames for effect in self._refuse(frame)]
+        return [effect for f in self._release(sleeper) for effect in self._refuse(f)]
 
-    def _forget_held(self, sleeper: _Sleeper) -> None:
-        self._held_bytes -= sum(len(frame) for _, frame in sleeper.held.values())
+    def _release(self, sleeper: _Sleeper) -> list[bytes]:
+        """Hold nothing any more; return what was held, in the order of its arrival."""
+        frames = [frame for _, frame in sleeper.held.values()]
+        self._held_bytes -= sum(map(len, frames))
         sleeper.held = {}
         sleeper.datagrams = 0
+        return frames
 
     # A guest that boots.
 
@@ -406,6 +401,8 @@ class Synjitsu:
         seen = glance(frame)
         if seen is None or seen.source != sleeper.service.mac:
             return self._drop("malformed by guest")
+        if sleeper.state is not State.BOOTING:
+            return []  # it serves already, or never will
         effects: list[Effect] = []
         if not sleeper.heard:
             sleeper.heard = True
@@ -413,7 +410,6 @@ class Synjitsu:
             if isinstance(sleeper.service.ready, ReadyOnFrame):
                 effects.append(self._can_serve(sleeper))
             elif isinstance(sleeper.service.ready, ReadyOnTcp):
-                self._probing.add(sleeper.service.name)
                 effects += self._probe(sleeper, now)
         if seen.kind is Kind.ARP_REQUEST and seen.destination_ip == self._probe_ip.packed:
             effects.append(SendToGuest(sleeper.service.name, self._arp_reply(frame, OWN_MAC)))
@@ -425,13 +421,12 @@ class Synjitsu:
 
     def _can_serve(self, sleeper: _Sleeper) -> Effect:
         sleeper.served = True
-        sleeper.probe_at = None
-        self._probing.discard(sleeper.service.name)
+        self._probing.pop(sleeper.service.name, None)
         return CanServe(sleeper.service.name)
 
     def _probe(self, sleeper: _Sleeper, now: float) -> list[Effect]:
         assert isinstance(sleeper.service.ready, ReadyOnTcp)
-        sleeper.probe_at = now + sleeper.probe_wait
+        self._probing[sleeper.service.name] = now + sleeper.probe_wait
         sleeper.probe_wait = min(2 * sleeper.probe_wait, PROBE_RETRY_MAX)
         isn = self._probe_isn(sleeper)
         return [self._to_guest(sleeper, tcp.Flags.SYN, isn)]
@@ -447,7 +442,7 @@ class Synjitsu:
             return []
         if seen.flags & tcp.Flags.RST:
             # Sooner than the time-out of a lost probe: the guest's network is up.
-            sleeper.probe_at = now + PROBE_RETRY_FIRST
+            self._probing[sleeper.service.name] = now + PROBE_RETRY_FIRST
             return []
         if not (seen.flags & tcp.Flags.SYN and seen.flags & tcp.Flags.ACK):
             return []
@@ -479,7 +474,8 @@ class Synjitsu:
 
     def _is_spoken_to(self, sleeper: _Sleeper, seen: Glance) -> bool:
         peer = (seen.source_ip, seen.source_port, seen.destination_port)
-        return seen.kind is Kind.UDP and peer in sleeper.spoken
+        # What the guest has said counts for as long as it boots.
+        return sleeper.state is State.BOOTING and seen.kind is Kind.UDP and peer in sleeper.spoken
 
     def _arp_reply(self, frame: bytes, mac: Mac) -> bytes:
         request = ethernet.decode(frame)
