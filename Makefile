@@ -17,7 +17,7 @@ check: $(VENV)/.stamp image    ## the fast loop: run it before each commit
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q -n auto -m "not host and not qemu and not slow" --cov --cov-report=term:skip-covered
+	$(BIN)/pytest -q -n $$(nproc) -m "not host and not qemu and not slow" --cov --cov-report=term:skip-covered
 
 fmt: $(VENV)/.stamp
 	$(BIN)/ruff format .

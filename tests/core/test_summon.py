@@ -1,8 +1,12 @@
+"""Conversations with a summoner: one service's life, and the lives of several."""
+
+from collections import deque
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from jitsu.core.admission import Gatekeeper
 from jitsu.core.summon import (
@@ -17,7 +21,6 @@ from jitsu.core.summon import (
     Dismissed,
     Effect,
     Entered,
-    Event,
     Fence,
     Gone,
     HandOver,
@@ -28,7 +31,7 @@ from jitsu.core.summon import (
     Traffic,
     Wanted,
 )
-from jitsu.model import Cause, Epoch, ReadyOnDelay, State, StopMode
+from jitsu.model import Cause, Epoch, Name, ReadyOnDelay, State, StopMode
 from jitsu.testing.world import service
 
 WISH = Wanted(Cause.SYN)
@@ -273,53 +276,334 @@ def test_boots_wait_their_turn() -> None:
     assert gate.memory_free == 2 * MEMORY
 
 
-@given(
-    st.lists(
-        st.tuples(
-            st.sampled_from(["wish", "ready", "gone", "look", "dismiss", "operator", "tick"]),
-            st.sampled_from([0.0, 0.1, 1.0, 20.0]),
-        ),
-        max_size=60,
-    )
-)
-def test_whatever_happens(steps: list[tuple[str, float]]) -> None:
+def test_a_boot_that_failed_of_itself_is_not_killed() -> None:
+    s = summoner()
+    s.handle(WISH, 0.0)
+    assert s.handle(Gone(Epoch(1), "no such image"), 0.5) == [
+        Entered(s.service, State.FAILED, "no such image")
+    ]
+    assert s.deadline() == 0.5 + BACKOFF_FIRST
+    assert s.tick(0.5 + BACKOFF_FIRST) == [Entered(s.service, State.ASLEEP)]
+
+
+def test_a_guest_that_is_let_go_in_its_own_way_has_a_grace() -> None:
+    s = fenced(stop=StopMode.SHUTDOWN)
+    assert s.handle(Traffic(0.0, 0), 30.1) == [Stop(s.service, Epoch(1), StopMode.SHUTDOWN)]
+    assert s.deadline() == pytest.approx(30.1 + SHUTDOWN_GRACE)
+    assert s.tick(40.1) == [Stop(s.service, Epoch(1), StopMode.DESTROY)]
+    assert s.tick(99.0) == []
+    assert s.handle(Gone(Epoch(1), "killed"), 99.0) == [Entered(s.service, State.ASLEEP)]
+
+
+def test_a_guest_that_goes_in_its_grace_is_not_destroyed() -> None:
+    s = fenced(stop=StopMode.SHUTDOWN)
+    s.handle(Traffic(0.0, 0), 30.1)
+    s.handle(Gone(Epoch(1), "", clean=True), 30.2)
+    assert s.deadline() is None
+    assert s.tick(40.1) == []
+
+
+def test_a_guest_that_dies_behind_the_fence_is_gone() -> None:
+    s = fenced()
+    assert s.handle(Gone(Epoch(1), "died"), 30.05) == [Entered(s.service, State.ASLEEP)]
+    assert s.handle(Traffic(0.0, 0), 30.1) == []
+    assert acts(s.handle(WISH, 30.2)) == ["Boot"]
+    # The fence went with the guest that was behind it.
+    assert s.handle(Dismissed(), 30.3)[-1] == Stop(s.service, Epoch(2), StopMode.DESTROY)
+    assert s.handle(WISH, 30.4) == []
+    assert s.state is State.STOPPING
+
+
+def test_a_fence_is_judged_by_its_look_alone() -> None:
+    s = fenced()
+    s.handle(WISH, 30.0)
+    assert s.deadline() == 60.0
+    # The look of the first fence took so long that the service is idle again.
+    assert acts(s.handle(Traffic(0.0, 0), 60.0)) == ["Fence"]
+    assert s.tick(60.0) == []
+    assert acts(s.handle(Traffic(60.0, 0), 60.1)) == ["HandOver"]
+
+
+def test_silence_counts_from_ready_on() -> None:
+    s = awake(5.0)
+    assert s.deadline() == 35.0
+    s.tick(35.0)
+    assert s.handle(Traffic(0.0, 0), 34.9) == []
+    assert s.deadline() == 35.0
+    assert s.handle(Traffic(20.0, 3), 35.0) == []
+    assert s.deadline() == 50.0
+
+
+def test_what_an_operator_dismissed_is_not_a_failure() -> None:
+    s = summoner()
+    s.handle(WISH, 0.0)
+    assert s.handle(Dismissed(), 0.1) == [
+        Entered(s.service, State.STOPPING),
+        Stop(s.service, Epoch(1), StopMode.DESTROY),
+    ]
+    assert s.deadline() is None
+    assert s.handle(Ready(Epoch(1)), 0.15) == []
+    assert s.handle(WISH, 0.2) == []
+    assert acts(s.handle(Gone(Epoch(1), "killed"), 0.3)) == ["Boot"]
+
+
+def test_dismissed_when_there_is_nothing_to_stop() -> None:
+    s = summoner()
+    s.handle(WISH, 0.0)
+    s.handle(Gone(s.epoch, "no such image"), 0.0)
+    assert s.handle(Dismissed(), 0.1) == []
+    assert (s.state, s.deadline()) == (State.FAILED, BACKOFF_FIRST)
+    # Nor is it when the guest of a boot that took too long is about to be gone.
+    s = summoner()
+    s.handle(WISH, 0.0)
+    s.tick(10.0)
+    assert s.handle(Dismissed(), 10.1) == []
+
+
+def test_not_even_an_operator_boots_beside_a_guest() -> None:
+    s = summoner()
+    s.handle(WISH, 0.0)
+    s.tick(10.0)
+    assert s.handle(Wanted(Cause.OPERATOR), 10.1) == []
+    s.handle(Gone(s.epoch, "killed"), 10.2)
+    assert acts(s.handle(Wanted(Cause.OPERATOR), 10.3)) == ["Boot"]
+    # The back-off is forgotten: this boot has the whole of its time.
+    assert s.deadline() == pytest.approx(20.3)
+
+
+def test_a_kept_wish_that_finds_no_memory_fails() -> None:
     gate = Gatekeeper(MEMORY)
-    s = Summoner(service(0, idle_after=15.0, boot_timeout=5.0), gate)
-    now, running = 0.0, False
+    s, other = (Summoner(service(i, idle_after=30.0), gate) for i in range(2))
+    s.handle(WISH, 0.0)
+    s.handle(Dismissed(), 0.1)
+    s.handle(WISH, 0.2)
+    gate.memory_free -= 1
+    assert [e.state for e in s.handle(Gone(s.epoch, ""), 0.3) if isinstance(e, Entered)] == [
+        State.ASLEEP,
+        State.FAILED,
+    ]
+    assert s.deadline() == pytest.approx(0.3 + REFUSED_RETRY)
+    assert other.handle(WISH, 0.4)[-1].__class__ is Entered
+    # Being refused counts as no failure.
+    gate.memory_free += 1
+    s.tick(1.3)
+    s.handle(WISH, 2.0)
+    s.handle(Gone(s.epoch, "no such image"), 2.0)
+    assert s.deadline() == 2.0 + BACKOFF_FIRST
 
-    def see(effects: list[Effect]) -> None:
-        nonlocal running
-        for effect in effects:
-            if isinstance(effect, Boot):
-                assert not running, "two guests at once"
-                running = True
-            if isinstance(effect, Stop | HandOver | Fence | Look):
-                assert running
 
-    for what, after in steps:
-        now += after
-        see(s.tick(now))
-        events: dict[str, Event] = {
-            "wish": WISH,
-            "ready": Ready(s.epoch),
-            "look": Traffic(now - 1.0 if after == 0.1 else 0.0, int(after == 1.0)),
-            "dismiss": Dismissed(),
-            "operator": Wanted(Cause.OPERATOR),
-        }
-        if what == "gone" and running:
-            running = False
-            see(s.handle(Gone(s.epoch, "died"), now))
-        elif what in events:
-            see(s.handle(events[what], now))
+def test_a_queued_boot_waits_without_limit() -> None:
+    gate = Gatekeeper(4 * MEMORY, boots_max=1)
+    first, second = (Summoner(service(i), gate) for i in range(2))
+    second.handle(WISH, 0.0)
+    second.handle(Gone(second.epoch, "no such image"), 0.0)
+    assert second.deadline() == BACKOFF_FIRST
+    first.handle(WISH, 0.1)
+    assert acts(second.handle(Wanted(Cause.OPERATOR), 0.1)) == []
+    # What is left of its back-off does not end it.
+    assert second.deadline() is None
+    assert second.tick(BACKOFF_FIRST) == []
+    assert second.summons == 1
+    assert first.handle(Gone(first.epoch, "died"), 5.0)[-1] == Admit(second.service.name)
+    assert second.handle(Admitted(), 5.0) == [Boot(second.service, Epoch(2), Cause.OPERATOR)]
+    assert second.deadline() == 5.0 + second.service.boot_timeout
+    assert second.handle(Admitted(), 5.1) == []
+
+
+def test_who_is_dismissed_when_its_turn_has_come_gives_it_on() -> None:
+    gate = Gatekeeper(4 * MEMORY, boots_max=1)
+    first, second, third = (Summoner(service(i), gate) for i in range(3))
+    for s in (first, second, third):
+        s.handle(WISH, 0.0)
+    assert first.handle(Ready(first.epoch), 0.1)[-1] == Admit(second.service.name)
+    assert second.handle(Dismissed(), 0.1) == [
+        Entered(second.service, State.ASLEEP),
+        Admit(third.service.name),
+    ]
+    assert second.handle(Admitted(), 0.1) == []
+    assert acts(third.handle(Admitted(), 0.1)) == ["Boot"]
+
+
+@pytest.mark.parametrize("given_up", ["timed out", "dismissed"])
+def test_a_boot_that_is_killed_keeps_its_turn_until_it_is_gone(given_up: str) -> None:
+    gate = Gatekeeper(4 * MEMORY, boots_max=1)
+    first, second = (Summoner(service(i, boot_timeout=10.0), gate) for i in range(2))
+    for s in (first, second):
+        s.handle(WISH, 0.0)
+    effects = first.tick(10.0) if given_up == "timed out" else first.handle(Dismissed(), 10.0)
+    assert acts(effects) == ["Stop"]
+    assert first.handle(Gone(first.epoch, "killed"), 10.1)[-1] == Admit(second.service.name)
+
+
+class Lives(RuleBasedStateMachine):
+    """Three services, one of which may boot at a time, and two of which fit the memory.
+
+    The machine plays the daemon and the world: what was asked for may happen at any later time, or
+    be overtaken by anything else.
+    """
+
+    kinds: tuple[dict[str, Any], ...] = (
+        {"stop": StopMode.DESTROY},
+        {"stop": StopMode.SHUTDOWN, "memory": 2 * MEMORY},
+        {"ready": ReadyOnDelay(2.0)},
+    )
+    numbers = st.integers(0, len(kinds) - 1)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = Gatekeeper(3 * MEMORY, boots_max=1)
+        plain: dict[str, Any] = {"idle_after": 15.0, "boot_timeout": 5.0}
+        self.lives = [
+            Summoner(service(i, **plain | changes), self.gate)
+            for i, changes in enumerate(self.kinds)
+        ]
+        self.by_name = {s.service.name: s for s in self.lives}
+        self.now = 0.0
+        self.guests: dict[Name, Epoch] = {}
+        self.booting: set[Name] = set()
+        self.doomed: set[Name] = set()
+        self.looks: list[Name] = []
+
+    def perform(self, effects: list[Effect]) -> None:
+        todo = deque(effects)
+        while todo:
+            todo.extend(self.perform_one(todo.popleft()))
+
+    def perform_one(self, effect: Effect) -> list[Effect]:
+        match effect:
+            case Boot(service, epoch):
+                assert service.name not in self.guests, "two guests at once"
+                assert not self.booting, "more boots at once than may be"
+                self.guests[service.name] = epoch
+                self.booting.add(service.name)
+            case Stop(service, epoch):
+                assert self.guests[service.name] == epoch, "what is stopped runs"
+                self.doomed.add(service.name)
+            case Look(service) | Fence(service):
+                assert service.name in self.guests
+                self.looks.append(service.name)
+            case HandOver(service):
+                assert service.name in self.guests
+                assert service.name not in self.doomed, "no address for a guest that is stopped"
+                self.booting.discard(service.name)
+            case Admit(name):
+                return self.by_name[name].handle(Admitted(), self.now)
+            case Entered(service, state, reason):
+                assert bool(reason) or state is not State.FAILED, "a failure has a reason"
+        return []
+
+    def tick(self, s: Summoner) -> None:
+        self.perform(s.tick(self.now))
         deadline = s.deadline()
-        if deadline is not None and deadline <= now:
-            see(s.tick(now))
-            assert (s.deadline() or now + 1) > now, "a deadline that is over does not stay"
-    s.handle(Dismissed(), now)
-    if running:
-        s.handle(Gone(s.epoch, "the end"), now)
-    assert gate.memory_free == MEMORY
-    for _ in range(3):
-        if (end := s.deadline()) is not None:
-            s.tick(end)
-    assert s.state is State.ASLEEP
+        assert deadline is None or deadline > self.now, "time makes progress"
+
+    def wait_until(self, end: float) -> None:
+        while True:
+            due = [(at, i) for i, s in enumerate(self.lives) if (at := s.deadline()) is not None]
+            at, number = min(due, default=(end, 0))
+            if at >= end:
+                break
+            self.now = max(self.now, at)
+            self.tick(self.lives[number])
+        self.now = end
+        for s in self.lives:
+            self.tick(s)
+
+    @rule(number=numbers, cause=st.sampled_from([Cause.SYN, Cause.DNS, Cause.OPERATOR]))
+    def somebody_wants_it(self, number: int, cause: Cause) -> None:
+        self.perform(self.lives[number].handle(Wanted(cause), self.now))
+
+    @rule(number=numbers)
+    def the_operator_dismisses_it(self, number: int) -> None:
+        s = self.lives[number]
+        self.perform(s.handle(Dismissed(), self.now))
+        assert s.state not in (State.AWAKE, State.BOOTING)
+
+    @rule(seconds=st.sampled_from([0.1, 1.0, 4.0, 15.0, 70.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.wait_until(self.now + seconds)
+
+    @precondition(lambda self: self.booting)
+    @rule()
+    def a_guest_is_ready(self) -> None:
+        for name in self.booting.copy():
+            s = self.by_name[name]
+            self.perform(s.handle(Ready(self.guests[name]), self.now))
+
+    @precondition(lambda self: self.guests)
+    @rule(data=st.data(), clean=st.booleans())
+    def a_guest_is_gone(self, data: st.DataObject, clean: bool) -> None:
+        self.end(data.draw(st.sampled_from(sorted(self.guests))), clean)
+
+    @precondition(lambda self: self.looks)
+    @rule(
+        data=st.data(),
+        ago=st.sampled_from([0.0, 5.0, 15.0, 99.0]),
+        flows=st.sampled_from([0, 0, 1]),
+    )
+    def somebody_looks(self, data: st.DataObject, ago: float, flows: int) -> None:
+        name = self.looks.pop(data.draw(st.integers(0, len(self.looks) - 1)))
+        s = self.by_name[name]
+        before = s.state
+        effects = s.handle(Traffic(self.now - ago, flows), self.now)
+        if flows or ago == 0.0:
+            assert not any(isinstance(e, Stop | Fence) for e in effects), "it is in use"
+        if before not in (State.AWAKE, State.STOPPING):
+            assert effects == []
+        self.perform(effects)
+
+    @rule(number=numbers, clean=st.booleans())
+    def old_news_comes(self, number: int, clean: bool) -> None:
+        s = self.lives[number]
+        old = Epoch(s.epoch - 1)
+        assert s.handle(Gone(old, "long ago", clean), self.now) == []
+        assert s.handle(Ready(old), self.now) == []
+
+    def end(self, name: Name, clean: bool) -> None:
+        epoch = self.guests.pop(name)
+        self.booting.discard(name)
+        self.doomed.discard(name)
+        self.perform(self.by_name[name].handle(Gone(epoch, "died", clean), self.now))
+
+    @invariant()
+    def nobody_is_stuck(self) -> None:
+        for s in self.lives:
+            name, timed = s.service.name, s.deadline() is not None
+            runs = name in self.guests
+            match s.state:
+                case State.ASLEEP:
+                    assert not runs
+                    assert not timed
+                case State.BOOTING:
+                    assert (runs and timed) or self.booting, "it boots, or waits for one that does"
+                case State.AWAKE:
+                    assert runs
+                    assert timed or name in self.looks
+                case State.STOPPING:
+                    assert runs
+                    assert name in self.doomed or name in self.looks
+                case _:
+                    assert timed or name in self.doomed
+
+    @invariant()
+    def memory_is_claimed_by_those_who_boot_and_run(self) -> None:
+        claims = [
+            s.service.memory
+            for s in self.lives
+            if s.service.name in self.guests or s.state is State.BOOTING
+        ]
+        assert self.gate.memory_free == 3 * MEMORY - sum(claims) >= 0
+
+    def teardown(self) -> None:
+        for s in self.lives:
+            self.perform(s.handle(Dismissed(), self.now))
+        while self.guests:
+            self.end(min(self.guests), clean=True)
+        assert self.gate.memory_free == 3 * MEMORY
+        self.wait_until(self.now + 2 * BACKOFF_MAX)
+        for s in self.lives:
+            assert (s.state, s.deadline()) == (State.ASLEEP, None), "every failure ends"
+
+
+TestLives = Lives.TestCase
+TestLives.settings = settings(max_examples=30, stateful_step_count=50, deadline=None)

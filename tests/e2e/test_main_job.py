@@ -123,7 +123,7 @@ def test_a_silent_guest_fails_and_its_client_is_told(lab: Lab) -> None:
         dug = lab.client("dig", "@10.77.0.1", "www.jitsu.test", "+tries=1")
         assert "SERVFAIL" in dug.stdout
         eventually(lambda: guests() == [])
-        assert lab.interfaces() == IDLE
+        eventually(lambda: lab.interfaces() == IDLE)
         with pytest.raises(ControlError, match="not ready within"):
             lab.ask("summon", "www")
 
@@ -135,7 +135,7 @@ def test_a_guest_that_is_killed_while_it_boots(lab: Lab) -> None:
         os.kill(pid, signal.SIGKILL)
         eventually(lambda: lab.row("www")["state"] == "failed", within=1.0)
         assert "signal 9" in lab.row("www")["reason"]
-        assert lab.interfaces() == IDLE
+        eventually(lambda: lab.interfaces() == IDLE)
         failed = next(line for line in lab.log() if line["event"] == "failed")
         assert failed["service"] == "www"
 

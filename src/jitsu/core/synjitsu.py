@@ -258,13 +258,11 @@ class Synjitsu:
             return self._drop("not for a service")
         if not sleeper.holds:
             return self._drop("hand-off is none")
-        match sleeper.owner:
-            case Owner.GUEST:
-                return [Send(frame)]
-            case Owner.OURS if sleeper.state is not State.AWAKE:
-                return self._client_sent(sleeper, seen, frame)
-            case Owner.OURS | Owner.MOVING:
-                return self._hold(sleeper, seen, frame)
+        if sleeper.owner is Owner.GUEST:
+            return [Send(frame)]
+        if sleeper.owner is Owner.MOVING or sleeper.state is State.AWAKE:
+            return self._hold(sleeper, seen, frame)
+        return self._client_sent(sleeper, seen, frame)
 
     def _asked(self, seen: Glance, frame: bytes) -> list[Effect]:
         """Answer an ARP request for a sleeper."""
