@@ -196,9 +196,17 @@ def test_failures_double_the_back_off_up_to_a_limit() -> None:
     [(1.0, False, State.FAILED), (1.0, True, State.ASLEEP), (STABLE_AFTER, False, State.ASLEEP)],
 )
 def test_a_guest_that_dies_awake(lived: float, clean: bool, state: State) -> None:
-    s = awake()
-    s.handle(Gone(s.epoch, "died", clean), lived)
+    s = awake(100.0)
+    s.handle(Gone(s.epoch, "died", clean), 100.0 + lived)
     assert (s.state, s.reason) == (state, "died")
+    assert s.since == 100.0 + lived
+
+
+def test_a_guest_dies_of_a_crash_unless_told_otherwise() -> None:
+    s = awake()
+    s.handle(Gone(s.epoch, "died"), 1.0)
+    assert s.state is State.FAILED
+    assert "failed epoch 1, died" in repr(s)
 
 
 def test_news_of_an_earlier_guest_is_old() -> None:
@@ -230,12 +238,19 @@ def test_ready_by_delay() -> None:
 
 def test_dismissed_in_each_state() -> None:
     s = awake(stop=StopMode.SHUTDOWN)
-    assert s.handle(Dismissed(), 1.0)[-1] == Stop(s.service, s.epoch, StopMode.SHUTDOWN)
+    assert s.handle(Dismissed(), 1.0) == [
+        Entered(s.service, State.STOPPING),
+        Stop(s.service, s.epoch, StopMode.SHUTDOWN),
+    ]
     # It has its grace, and is destroyed when it does not use it.
     assert s.deadline() == 1.0 + SHUTDOWN_GRACE
     assert s.tick(1.0 + SHUTDOWN_GRACE) == [Stop(s.service, s.epoch, StopMode.DESTROY)]
     s = fenced()
     assert s.handle(Dismissed(), 31.0) == [Stop(s.service, s.epoch, StopMode.DESTROY)]
+    # The fence stays: neither traffic nor a wish brings a guest back that is being stopped.
+    assert s.handle(Traffic(31.0, 1), 31.1) == []
+    assert s.handle(WISH, 31.2) == []
+    assert s.state is State.STOPPING
     s = summoner()
     s.handle(WISH, 0.0)
     assert s.handle(Dismissed(), 0.1)[-1] == Stop(s.service, s.epoch, StopMode.DESTROY)
@@ -606,4 +621,4 @@ class Lives(RuleBasedStateMachine):
 
 
 TestLives = Lives.TestCase
-TestLives.settings = settings(max_examples=30, stateful_step_count=50, deadline=None)
+TestLives.settings = settings(max_examples=50, stateful_step_count=50, deadline=None)
