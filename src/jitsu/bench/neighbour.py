@@ -3,13 +3,17 @@
 One service is awake and is asked for a thousand times a second, one query after the other. In every
 second round the other service is summoned and stopped, over and over. What is compared is the time
 that a query waits, in rounds with and without summonses, taken in turn in the same run.
+
+The client that asks has the daemon's priority, where it may: on a machine of its own, as clients
+are, it would not have to wait for a CPU behind the guests that boot.
 """
 
+import os
 import socket
 import statistics
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import dns.message
@@ -20,6 +24,7 @@ from jitsu.bench.demo import DIRECTORY, WITH, WITHOUT, Demo, demo
 ROUNDS, ROUNDS_QUICK = 20, 6
 ROUND = 1.0
 """Seconds."""
+NICE = -10
 PAUSE = 0.001
 """Seconds between queries."""
 
@@ -33,6 +38,8 @@ def run(quick: bool) -> list[dict[str, object]]:
     summonses = 0
     with demo() as world:
         world.request(WITH)
+        with suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, 0, NICE)  # this thread's, on Linux
         for number in range(ROUNDS_QUICK if quick else ROUNDS):
             busy = bool(number % 2)
             with ExitStack() as stack:
@@ -61,6 +68,8 @@ class _Summoning:
         self._thread.join()
 
     def _work(self) -> None:
+        with suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, 0, 0)
         while not self._stopping.is_set():
             control.request(self._run, "summon", name=WITHOUT)
             control.request(self._run, "stop", name=WITHOUT)
