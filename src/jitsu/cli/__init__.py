@@ -9,7 +9,10 @@ from typer.core import TyperGroup
 
 from jitsu.errors import ConfigError, JitsuError
 
-VERBS = ("demo", "serve", "check", "ls", "summon", "stop", "logs", "trace", "bench")
+VERBS = (
+    *("demo", "serve", "check", "ls", "summon", "stop", "logs", "trace"),
+    *("xenstored", "store", "bench"),
+)
 
 
 class _Verbs(TyperGroup):
@@ -21,8 +24,11 @@ class _Verbs(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401
         if cmd_name not in VERBS:
             return None
+        module = import_module(f"jitsu.cli.{cmd_name}")
+        if hasattr(module, "verbs"):
+            return typer.main.get_command(module.verbs)
         verb = typer.Typer(add_completion=False)
-        verb.command(name=cmd_name)(import_module(f"jitsu.cli.{cmd_name}").command)
+        verb.command(name=cmd_name)(module.command)
         return typer.main.get_command(verb)
 
 

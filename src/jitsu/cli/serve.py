@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import logging
 import os
 import signal
 import sys
@@ -11,7 +10,6 @@ from contextlib import AsyncExitStack, ExitStack, suppress
 from pathlib import Path
 from typing import Annotated
 
-import structlog
 import typer
 import uvloop
 from structlog.typing import FilteringBoundLogger
@@ -27,6 +25,7 @@ from jitsu.host.bridge import bridge
 from jitsu.host.dns import DnsServer
 from jitsu.host.link import KernelNetwork, kernel_network
 from jitsu.host.lock import only_daemon
+from jitsu.host.log import logger
 from jitsu.host.process import Leftovers
 from jitsu.model import Config
 
@@ -41,7 +40,7 @@ def command(
 ) -> None:
     """Serve the services of a configuration until SIGTERM or SIGINT."""
     checked = load(config)
-    log = _logger()
+    log = logger()
     sys.setswitchinterval(_SWITCH_INTERVAL)
     _go_first()
     _keep_descriptors()
@@ -122,19 +121,3 @@ async def _serve(
 
         await daemon.run(dns, started)
     log.info("stopped")
-
-
-def _logger() -> FilteringBoundLogger:
-    """Log to standard error: for people on a terminal, else one JSON object a line."""
-    terminal = sys.stderr.isatty()
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-    log: FilteringBoundLogger = structlog.get_logger()
-    return log

@@ -1,0 +1,1 @@
+"""The XenStore: an immutable tree, transactions that merge, watches, permissions, quotas."""

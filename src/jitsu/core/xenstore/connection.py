@@ -1,0 +1,78 @@
+"""One client of the store, as the server sees it."""
+
+from collections import deque
+
+from jitsu.core.xenstore.access import Actor
+from jitsu.core.xenstore.path import home_of
+from jitsu.core.xenstore.quota import GUEST, PRIVILEGED
+from jitsu.core.xenstore.transaction import Transaction
+from jitsu.core.xenstore.watch import Watch
+from jitsu.wire.xenstore import HEADER, PAYLOAD_MAX, Message, Messages, Op
+
+
+class Connection:
+    """A stream of requests, and what its client has open."""
+
+    __slots__ = (
+        "actor",
+        "closed",
+        "home",
+        "messages",
+        "number",
+        "out",
+        "pending",
+        "queued",
+        "quota",
+        "serial",
+        "transactions",
+        "waiting",
+        "watches",
+    )
+
+    def __init__(self, number: int, actor: Actor) -> None:
+        self.number = number
+        self.actor = actor
+        self.home = home_of(actor.domid)
+        self.quota = PRIVILEGED if actor.privileged else GUEST
+        self.messages = Messages()
+        self.out: list[bytes] = []
+        self.pending = 0
+        """Bytes in `out`."""
+        self.queued = 0
+        """Bytes that its transport holds, for the client has not taken them; the host says so."""
+        self.serial = 0
+        self.transactions: dict[int, Transaction] = {}
+        self.watches: dict[tuple[bytes, bytes], Watch] = {}
+        self.waiting: deque[Message] = deque()
+        """Requests of a domain that is held up."""
+        self.closed = False
+
+    def __repr__(self) -> str:
+        """Say who it is and what it has open."""
+        has = f"{len(self.watches)} watches, {len(self.transactions)} transactions"
+        return f"<Connection {self.number} of domain {self.actor.domid}, {has}>"
+
+    def reply(self, message: Message, op: int, payload: bytes) -> None:
+        """Answer a request."""
+        if len(payload) > PAYLOAD_MAX:
+            op, payload = Op.ERROR, b"E2BIG\0"
+        self._put(HEADER.pack(op, message.request, message.transaction, len(payload)) + payload)
+
+    def event(self, watch: Watch, path: bytes) -> None:
+        """Tell the client that what it watches has changed."""
+        payload = b"%b\0%b\0" % (path[watch.cut :], watch.token)
+        if len(payload) <= PAYLOAD_MAX:  # WATCH has seen to it for the watch's own path
+            self._put(HEADER.pack(Op.WATCH_EVENT, 0, 0, len(payload)) + payload)
+
+    def take(self) -> bytes:
+        """Return what is to be sent, once."""
+        self.pending = 0
+        if len(self.out) == 1:
+            return self.out.pop()
+        data = b"".join(self.out)
+        self.out.clear()
+        return data
+
+    def _put(self, data: bytes) -> None:
+        self.out.append(data)
+        self.pending += len(data)

@@ -1,0 +1,188 @@
+"""How commits are written down, to be there after a crash.
+
+A *record* is one commit, whole or not there: CRC-32 and length of the rest, then entries, each a
+kind, the lengths of its fields, and the fields. A log is records one after another, of which the
+last may be cut short by a crash. A *snapshot* is the same: records that make the whole tree out of
+an empty one, ended by one with an END entry, without which it is not used.
+"""
+
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from jitsu.core.xenstore import path as paths
+from jitsu.core.xenstore import tree
+from jitsu.core.xenstore.access import Perms
+from jitsu.core.xenstore.errors import StoreError
+from jitsu.core.xenstore.space import Change
+from jitsu.core.xenstore.tree import Node
+from jitsu.errors import WireError
+
+SNAPSHOT_BATCH = 256
+"""Nodes of a record of a snapshot: a third of a millisecond's work."""
+
+_FRAME = struct.Struct("<II")
+_ENTRY = struct.Struct("<BHHH")
+_PERMS = struct.Struct("<HBBi")
+_NAMED = struct.Struct("<HB")
+_DOMAIN = struct.Struct("<HQIi")
+_SET, _REMOVE, _INTRODUCE, _RELEASE, _END = 1, 2, 3, 4, 5
+_NO_KEEPER = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Introduced:
+    """A domain whose ring is served: the frame and the event channel that its toolstack named."""
+
+    domid: int
+    frame: int
+    port: int
+    target: int | None = None
+
+
+def commit(changes: Iterable[Change]) -> bytes:
+    """Render one commit."""
+    return _record(
+        _set(change.path, change.after) if change.after is not None else _removed(change.path)
+        for change in changes
+    )
+
+
+def introduction(domain: Introduced) -> bytes:
+    """Render that a domain is introduced, or has another target."""
+    target = domain.target if domain.target is not None else -1
+    body = _DOMAIN.pack(domain.domid, domain.frame, domain.port, target)
+    return _record([_ENTRY.pack(_INTRODUCE, len(body), 0, 0) + body])
+
+
+def release(domid: int, changes: Iterable[Change] = ()) -> bytes:
+    """Render that a domain is gone, and what went with it."""
+    body = _DOMAIN.pack(domid, 0, 0, -1)
+    gone = [
+        _set(change.path, change.after) if change.after is not None else _removed(change.path)
+        for change in changes
+    ]
+    return _record([_ENTRY.pack(_RELEASE, len(body), 0, 0) + body, *gone])
+
+
+def snapshot(
+    root: Node, special: dict[bytes, Perms], domains: Iterable[Introduced]
+) -> Iterator[bytes]:
+    """Render everything, a record at a time."""
+    batch = [_set(path, Node(b"", perms, {})) for path, perms in special.items()]
+    for path, node in tree.walk(root, b"/"):
+        batch.append(_set(path, node))
+        if len(batch) >= SNAPSHOT_BATCH:
+            yield _record(batch)
+            batch = []
+    yield _record(batch)
+    for domain in domains:
+        yield introduction(domain)
+    yield _record([_ENTRY.pack(_END, 0, 0, 0)])
+
+
+def _record(entries: Iterable[bytes]) -> bytes:
+    body = b"".join(entries)
+    return _FRAME.pack(zlib.crc32(body), len(body)) + body
+
+
+def _set(path: bytes, node: Node) -> bytes:
+    perms = node.perms
+    keeper = perms.keeper if perms.keeper is not None else _NO_KEEPER
+    rights = _PERMS.pack(perms.owner, perms.rest, perms.restricted, keeper)
+    if perms.named:
+        rights += b"".join(_NAMED.pack(*pair) for pair in perms.named)
+    head = _ENTRY.pack(_SET, len(path), len(rights), len(node.value))
+    return head + path + rights + node.value
+
+
+def _removed(path: bytes) -> bytes:
+    return _ENTRY.pack(_REMOVE, len(path), 0, 0) + path
+
+
+class Recovered:
+    """What a store was, put together from a snapshot and the log that follows it."""
+
+    def __init__(self) -> None:
+        self.root = Node(b"", tree.DOM0_ONLY, {})
+        self.special: dict[bytes, Perms] = {}
+        self.domains: dict[int, Introduced] = {}
+        self.ended = False
+        """A snapshot has its end."""
+
+    def load(self, data: bytes) -> int:
+        """Apply the records of `data`; return how many bytes of it are whole records.
+
+        What follows them was being written in the moment of the crash, and was not acknowledged.
+        Raises WireError if a record is damaged that others follow, or was never ours.
+        """
+        at = 0
+        while len(data) - at >= _FRAME.size:
+            checksum, length = _FRAME.unpack_from(data, at)
+            begin = at + _FRAME.size
+            body = data[begin : begin + length]
+            if len(body) < length:
+                break
+            if zlib.crc32(body) != checksum:
+                if begin + length == len(data):
+                    break
+                raise WireError(f"the record at byte {at} is damaged")
+            try:
+                self._apply(body)
+            except (struct.error, StoreError, KeyError, IndexError, ValueError) as error:
+                raise WireError(f"a record at byte {at} makes no sense") from error
+            at = begin + length
+        return at
+
+    def _apply(self, body: bytes) -> None:
+        at = 0
+        while at < len(body):
+            kind, *lengths = _ENTRY.unpack_from(body, at)
+            at += _ENTRY.size
+            first, second, third = lengths
+            path = body[at : at + first]
+            perms = body[at + first : at + first + second]
+            at += first + second + third
+            self._entry(kind, path, perms, body[at - third : at])
+
+    def _entry(self, kind: int, path: bytes, perms: bytes, value: bytes) -> None:
+        if kind == _SET and path[:1] == b"@":
+            self.special[path] = _perms(perms)
+        elif kind == _SET:
+            self._place(paths.names(path), value, _perms(perms))
+        elif kind == _REMOVE:
+            *above, last = paths.names(path)
+            del self._children(above)[last]
+        elif kind in (_INTRODUCE, _RELEASE):
+            domid, frame, port, target = _DOMAIN.unpack(path)
+            if kind == _RELEASE:
+                self.domains.pop(domid, None)
+            else:
+                known = target if target >= 0 else None
+                self.domains[domid] = Introduced(domid, frame, port, known)
+        elif kind == _END:
+            self.ended = True
+        else:
+            raise WireError(f"no entry has kind {kind}")
+
+    def _children(self, names: Iterable[bytes]) -> tree.Children:
+        """Return the children of a node, to be changed in place: nobody else has them yet."""
+        children = self.root.children
+        for name in names:
+            children = children[name].children
+        return children
+
+    def _place(self, names: paths.Names, value: bytes, perms: Perms) -> None:
+        if not names:
+            self.root = Node(value, perms, self.root.children)
+            return
+        siblings = self._children(names[:-1])
+        old = siblings.get(names[-1])
+        siblings[names[-1]] = Node(value, perms, old.children if old is not None else {})
+
+
+def _perms(data: bytes) -> Perms:
+    owner, rest, restricted, keeper = _PERMS.unpack_from(data)
+    named = tuple(_NAMED.iter_unpack(data[_PERMS.size :]))
+    return Perms(owner, rest, named, bool(restricted), keeper if keeper >= 0 else None)

@@ -1,0 +1,260 @@
+"""The XenStore server: what a client has sent in, effects out (they are in `store`).
+
+Requests that read or change the tree are in `calls`, those about domains in `domains`; here are
+those about a connection itself, its watches and its transactions. One request at a time runs to
+its end, so that outside of transactions each is atomic.
+"""
+
+from collections.abc import Callable, Iterable
+
+from jitsu.core.xenstore import access, calls, domains, journal
+from jitsu.core.xenstore import path as paths
+from jitsu.core.xenstore.access import Actor
+from jitsu.core.xenstore.calls import OK, Reply, only
+from jitsu.core.xenstore.connection import Connection
+from jitsu.core.xenstore.control import control
+from jitsu.core.xenstore.errors import StoreError
+from jitsu.core.xenstore.journal import Introduced, Recovered
+from jitsu.core.xenstore.path import SPECIAL
+from jitsu.core.xenstore.space import Change
+from jitsu.core.xenstore.store import DOM0, Effect, Persist, Store
+from jitsu.core.xenstore.transaction import Conflict, Transaction
+from jitsu.core.xenstore.tree import Node
+from jitsu.core.xenstore.watch import Watch
+from jitsu.errors import WireError
+from jitsu.wire.xenstore import Message, Op, strings
+
+_TRANSACTION_MAX = (1 << 32) - 1
+
+
+class Server:
+    """Serves one store to all its clients."""
+
+    def __init__(self, recovered: Recovered | None = None) -> None:
+        self.store = Store(recovered or Recovered())
+        self._held_up: dict[Connection, float] = {}
+        """Clients whose domain has lost its credit, and when they are served again."""
+
+    # What may happen.
+
+    def connect(self, actor: Actor = DOM0) -> Connection:
+        """Begin to serve a client."""
+        return self.store.connect(actor)
+
+    def disconnect(self, connection: Connection) -> None:
+        """Forget a client that is gone."""
+        self._held_up.pop(connection, None)
+        self.store.disconnect(connection)
+
+    def receive(self, connection: Connection, data: bytes, now: float) -> list[Effect]:
+        """Take what a client has sent."""
+        try:
+            for message in connection.messages.feed(data):
+                if connection in self._held_up:
+                    self._wait(connection, message)
+                elif not connection.closed:
+                    self._serve(connection, message, now)
+        except WireError as error:
+            self.store.close(connection, str(error))
+        return self.store.take()
+
+    def introduce(self, domain: Introduced) -> list[Effect]:
+        """Note a domain that the toolstack of this very process has made."""
+        domains.admit(self.store, domain)
+        return self.store.take()
+
+    def release(self, domid: int) -> list[Effect]:
+        """Forget a domain of this very process."""
+        domains.dismiss(self.store, domid)
+        return self.store.take()
+
+    def deadline(self) -> float | None:
+        """Return when a client that is held up is served again."""
+        return min(self._held_up.values(), default=None)
+
+    def tick(self, now: float) -> list[Effect]:
+        """Serve who has been held up long enough."""
+        for connection in [c for c, at in self._held_up.items() if at <= now]:
+            del self._held_up[connection]
+            while connection.waiting and connection not in self._held_up:
+                self._serve(connection, connection.waiting.popleft(), now)
+        return self.store.take()
+
+    def snapshot(self) -> Iterable[bytes]:
+        """Return the records of the store as it is now; they may be taken at leisure."""
+        store = self.store
+        return journal.snapshot(store.root, dict(store.special), list(store.domains.values()))
+
+    # One request.
+
+    def _serve(self, connection: Connection, message: Message, now: float) -> None:
+        op = message.op
+        try:
+            if op in calls.CALLS:
+                reply = self._of_tree(connection, message)
+            elif op in _OF_CONNECTION:
+                reply = op, _OF_CONNECTION[op](self, connection, message, now)
+            elif op in _OF_DOMAINS:
+                reply = op, _OF_DOMAINS[op](self.store, connection, message.payload)
+            else:
+                reply = Op.ERROR, b"ENOSYS\0"
+        except StoreError as error:
+            reply = Op.ERROR, error.reply
+        except WireError:
+            reply = Op.ERROR, calls.EINVAL
+        if connection.closed:  # it has released its own domain
+            return
+        connection.reply(message, *reply)
+        if reply[0] == Op.WATCH:
+            # The first event says that the watch is there; it follows the reply.
+            connection.event(*self._first_event(connection, message.payload))
+        self.store.to_send(connection)
+
+    def _of_tree(self, connection: Connection, message: Message) -> Reply:
+        if message.transaction:
+            return _open(connection, message).perform(message.op, message.payload)
+        if message.payload[:1] == b"@":
+            return message.op, self._special(connection, message)
+        space = self.store.space(connection)
+        reply = calls.perform(space, message.op, message.payload)
+        if space.changes:
+            self.store.commit(connection.actor, space)
+        return reply
+
+    def _special(self, connection: Connection, message: Message) -> bytes:
+        """Serve GET_PERMS and SET_PERMS of a special path: who may watch it."""
+        path, _, rest = message.payload.partition(b"\0")
+        if path not in SPECIAL or message.op not in (Op.GET_PERMS, Op.SET_PERMS):
+            raise StoreError("EINVAL")
+        special = self.store.special
+        if not access.rights(special[path], connection.actor) & access.OWNER:
+            raise StoreError("EACCES")
+        if message.op == Op.GET_PERMS:
+            return access.render(special[path])
+        perms = access.changed(special[path], access.parse(rest), connection.actor)
+        special[path] = perms
+        written = Change(path, None, Node(b"", perms, {}), ())
+        self.store.emit(Persist(journal.commit([written])))
+        return OK
+
+    # Watches.
+
+    def _watched(self, connection: Connection, path: bytes) -> bytes:
+        if path[:1] != b"@":
+            return paths.absolute(path, connection.home)
+        if path not in SPECIAL:
+            raise StoreError("EINVAL")
+        if not access.rights(self.store.special[path], connection.actor) & access.READ:
+            raise StoreError("EACCES")
+        return path
+
+    def _watch(self, connection: Connection, message: Message, _now: float) -> bytes:
+        path, token = _path_and_token(message)
+        absolute = self._watched(connection, path)
+        if (path, token) in connection.watches:
+            raise StoreError("EEXIST")
+        if len(connection.watches) >= connection.quota.watches:
+            raise StoreError("E2BIG")
+        watch = Watch(connection.number, absolute, token, cut=len(absolute) - len(path))
+        connection.watches[path, token] = watch
+        self.store.watches.add(watch)
+        return OK
+
+    def _first_event(self, connection: Connection, payload: bytes) -> tuple[Watch, bytes]:
+        path, token = strings(payload)
+        watch = connection.watches[path, token]
+        return watch, watch.path
+
+    def _unwatch(self, connection: Connection, message: Message, _now: float) -> bytes:
+        watch = connection.watches.pop(_path_and_token(message), None)
+        if watch is None:
+            raise StoreError("ENOENT")
+        self.store.watches.remove(watch)
+        return OK
+
+    def _reset_watches(self, connection: Connection, _message: Message, _now: float) -> bytes:
+        self.store.reset(connection)
+        return OK
+
+    # Transactions.
+
+    def _start(self, connection: Connection, message: Message, _now: float) -> bytes:
+        if message.transaction:
+            raise StoreError("EBUSY")
+        if len(connection.transactions) >= connection.quota.transactions:
+            raise StoreError("ENOSPC")
+        serial = connection.serial % _TRANSACTION_MAX + 1
+        while serial in connection.transactions:
+            serial = serial % _TRANSACTION_MAX + 1
+        connection.serial = serial
+        space = self.store.space(connection)
+        connection.transactions[serial] = Transaction(space, self.store.credit.commits)
+        self.store.open += 1
+        return b"%d\0" % serial
+
+    def _end(self, connection: Connection, message: Message, now: float) -> bytes:
+        transaction = _open(connection, message)
+        wish = only(message.payload)
+        if wish not in (b"T", b"F"):
+            raise StoreError("EINVAL")
+        del connection.transactions[message.transaction]
+        try:
+            if wish == b"T":
+                self._merge(connection, transaction, now)
+        finally:
+            self.store.ended(1)
+        return OK
+
+    def _merge(self, connection: Connection, transaction: Transaction, now: float) -> None:
+        merged = transaction.merge(self.store.root)
+        if not isinstance(merged, Conflict):
+            if merged.changes:
+                self.store.commit(connection.actor, merged)
+            return
+        self.store.conflicts += 1
+        credit, victim = self.store.credit, connection.actor.domid
+        for domid in credit.blame(transaction.begun, victim, merged.path, now):
+            until = credit.served_at(domid, now)
+            if until is not None:
+                self._held_up |= dict.fromkeys(self.store.of(domid), until)
+        raise StoreError("EAGAIN")
+
+    def _wait(self, connection: Connection, message: Message) -> None:
+        """Keep a request of a domain that is held up."""
+        if len(connection.waiting) >= connection.quota.waiting:
+            del self._held_up[connection]
+            self.store.close(connection, "too many requests while held up for conflicts")
+            return
+        connection.waiting.append(message)
+
+
+def _open(connection: Connection, message: Message) -> Transaction:
+    try:
+        return connection.transactions[message.transaction]
+    except KeyError:
+        raise StoreError("ENOENT") from None
+
+
+def _path_and_token(message: Message) -> tuple[bytes, bytes]:
+    fields = strings(message.payload)
+    if len(fields) != 2:
+        raise StoreError("EINVAL")
+    return fields[0], fields[1]
+
+
+_OF_CONNECTION: dict[int, Callable[[Server, Connection, Message, float], bytes]] = {
+    Op.WATCH: Server._watch,
+    Op.UNWATCH: Server._unwatch,
+    Op.RESET_WATCHES: Server._reset_watches,
+    Op.TRANSACTION_START: Server._start,
+    Op.TRANSACTION_END: Server._end,
+}
+_OF_DOMAINS: dict[int, Callable[[Store, Connection, bytes], bytes]] = {
+    Op.INTRODUCE: domains.introduce,
+    Op.RELEASE: domains.release,
+    Op.RESUME: domains.resume,
+    Op.SET_TARGET: domains.set_target,
+    Op.GET_DOMAIN_PATH: domains.domain_path,
+    Op.IS_DOMAIN_INTRODUCED: domains.is_introduced,
+    Op.CONTROL: control,
+}

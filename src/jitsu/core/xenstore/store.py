@@ -1,0 +1,199 @@
+"""What the server keeps: the tree, its clients, and the effects that are still to be performed.
+
+Persist(record)      append to the log; nobody may hear of a commit that is not written down
+Send(connection)     send what `connection.take()` returns
+Close(connection)    drop this client: it has broken the protocol, or does not read
+Introduced, Released a domain's ring is to be served, or no more
+"""
+
+from typing import NamedTuple
+
+from jitsu.core.xenstore import calls, journal, tree
+from jitsu.core.xenstore import path as paths
+from jitsu.core.xenstore.access import Actor, Perms, forget
+from jitsu.core.xenstore.connection import Connection
+from jitsu.core.xenstore.fairness import Credit
+from jitsu.core.xenstore.journal import Introduced, Recovered
+from jitsu.core.xenstore.path import SPECIAL
+from jitsu.core.xenstore.quota import PRIVILEGED
+from jitsu.core.xenstore.space import Change, Space
+from jitsu.core.xenstore.watch import Watches
+
+DOM0 = Actor(0, privileged=True)
+
+
+class Persist(NamedTuple):
+    """Append `record` to the log."""
+
+    record: bytes
+
+
+class Send(NamedTuple):
+    """The connection has something to send."""
+
+    connection: Connection
+
+
+class Close(NamedTuple):
+    """Drop the connection; the server has forgotten it."""
+
+    connection: Connection
+    reason: str
+
+
+class Released(NamedTuple):
+    """A domain is gone."""
+
+    domid: int
+
+
+Effect = Persist | Send | Close | Introduced | Released
+
+
+class Store:
+    """The tree and all its clients."""
+
+    def __init__(self, before: Recovered) -> None:
+        self.root = before.root
+        self.special: dict[bytes, Perms] = dict.fromkeys(SPECIAL, tree.DOM0_ONLY) | before.special
+        self.domains = before.domains
+        self.held: dict[int, int] = {}
+        """Nodes that each domain, but dom0, owns."""
+        for _, node in tree.walk(self.root, b"/"):
+            self._count(node.perms.owner, 1)
+        self.connections: dict[int, Connection] = {}
+        self.watches = Watches()
+        self.credit = Credit()
+        self.open = 0
+        """Transactions that are open."""
+        self.conflicts = 0
+        """Transactions that have ended with EAGAIN."""
+        self._serial = 0
+        self._effects: list[Effect] = []
+        self._unsent: dict[int, Connection] = {}
+
+    # Clients.
+
+    def connect(self, actor: Actor) -> Connection:
+        """Begin to serve a client."""
+        self._serial += 1
+        if actor.domid in self.domains:
+            actor = actor._replace(target=self.domains[actor.domid].target)
+        connection = self.connections[self._serial] = Connection(self._serial, actor)
+        return connection
+
+    def disconnect(self, connection: Connection) -> None:
+        """Forget a client, its watches and its open transactions."""
+        connection.closed = True
+        connection.waiting.clear()
+        self.reset(connection)
+        self.connections.pop(connection.number, None)
+        self._unsent.pop(connection.number, None)
+
+    def close(self, connection: Connection, reason: str) -> None:
+        """Drop a client that is not to be served any more."""
+        if not connection.closed:
+            self.disconnect(connection)
+            self._effects.append(Close(connection, reason))
+
+    def reset(self, connection: Connection) -> None:
+        """End a client's watches and transactions."""
+        for watch in connection.watches.values():
+            self.watches.remove(watch)
+        connection.watches.clear()
+        self.ended(len(connection.transactions))
+        connection.transactions.clear()
+
+    def ended(self, count: int) -> None:
+        """Note that `count` transactions are open no more."""
+        self.open -= count
+        if not self.open:
+            self.credit.forget()
+
+    def of(self, domid: int) -> list[Connection]:
+        """Return the connections of a domain."""
+        return [c for c in self.connections.values() if c.actor.domid == domid]
+
+    def to_send(self, connection: Connection) -> None:
+        """Note that a connection has something to send."""
+        self._unsent[connection.number] = connection
+
+    def emit(self, *effects: Effect) -> None:
+        """Add effects."""
+        self._effects += effects
+
+    def take(self) -> list[Effect]:
+        """Return all effects, once: first what is to be kept, then what is to be told."""
+        for connection in list(self._unsent.values()):
+            if connection.pending + connection.queued > connection.quota.queued:
+                self.close(connection, "it does not read what it is sent")
+        effects = self._effects
+        self._effects = []
+        if self._unsent:
+            effects += map(Send, self._unsent.values())
+            self._unsent.clear()
+        return effects
+
+    # The tree.
+
+    def space(self, connection: Connection) -> Space:
+        """Return a space in which requests of a client may work."""
+        return Space(self.root, connection.actor, connection.home, connection.quota, self.held)
+
+    def commit(self, actor: Actor, space: Space) -> None:
+        """Make a space's root the store's; have it written down, and tell who watches."""
+        self._adopt(space)
+        credit = self.credit
+        credit.commits += 1
+        if self.open and not actor.privileged:
+            credit.committed(actor.domid, space.changes)
+        self._effects.append(Persist(journal.commit(space.changes)))
+        self.tell(space.changes)
+
+    def tell(self, changes: list[Change]) -> None:
+        """Send events of changes to those who watch and may know."""
+        for watch, path, before, after in self.watches.hear(changes):
+            connection = self.connections[watch.owner]
+            if calls.visible(self.root, path, connection.actor, before, after):
+                connection.event(watch, path)
+                self.to_send(connection)
+
+    def tell_special(self, path: bytes) -> None:
+        """Send the event of a special path."""
+        for watch in self.watches.at(path):
+            connection = self.connections[watch.owner]
+            connection.event(watch, path)
+            self.to_send(connection)
+
+    def erase(self, domid: int) -> list[Change]:
+        """Remove what a domain owns, and its rights to what others own.
+
+        Its number may be another's soon, who is not to inherit anything (XSA-322).
+        """
+        space = Space(self.root, DOM0, b"/", PRIVILEGED, self.held)
+        for path, node in tree.walk(self.root, b"/"):
+            perms = node.perms
+            if perms.owner == domid and path != b"/":
+                if tree.find(space.root, paths.names(path)) is not None:
+                    space.remove(path)
+            elif perms.keeper == domid or any(named == domid for named, _ in perms.named):
+                names = paths.names(path)
+                now = tree.find(space.root, names)
+                if now is not None:
+                    bare = now._replace(perms=forget(now.perms, domid))
+                    space.replace(path, names, now, bare)
+        self._adopt(space)
+        return space.changes
+
+    def _adopt(self, space: Space) -> None:
+        self.root = space.root
+        for domid, count in space.owned.items():
+            self._count(domid, count)
+
+    def _count(self, domid: int, count: int) -> None:
+        if domid and count:
+            total = self.held.get(domid, 0) + count
+            if total:
+                self.held[domid] = total
+            else:
+                del self.held[domid]

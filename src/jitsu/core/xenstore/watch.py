@@ -1,0 +1,82 @@
+"""Who is told of what.
+
+A watch on a path hears of every change at or below it; when a node is removed with all below it,
+watches below hear of their own node, if it was there. An event names the path that changed, in
+the form in which the watch was set: relative, if that was. Several changes of one path in one
+transaction are one event.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from jitsu.core.xenstore import path as paths
+from jitsu.core.xenstore import tree
+from jitsu.core.xenstore.space import Change
+from jitsu.core.xenstore.tree import Node
+
+
+class Watch(NamedTuple):
+    """What one connection wants to hear of."""
+
+    owner: int
+    """The connection's number."""
+    path: bytes
+    token: bytes
+    cut: int
+    """Bytes at the beginning of a path that its client has not written and does not see."""
+
+
+class Event(NamedTuple):
+    """A watch is to be told that `path` has changed from one state to another."""
+
+    watch: Watch
+    path: bytes
+    before: Node | None
+    after: Node | None
+
+
+class Watches:
+    """All watches of all connections, by path."""
+
+    def __init__(self) -> None:
+        self._by_path: dict[bytes, list[Watch]] = {}
+
+    def __len__(self) -> int:
+        """Return the number of paths that are watched."""
+        return len(self._by_path)
+
+    def add(self, watch: Watch) -> None:
+        """Begin to tell `watch`."""
+        self._by_path.setdefault(watch.path, []).append(watch)
+
+    def remove(self, watch: Watch) -> None:
+        """Tell `watch` no more."""
+        found = self._by_path[watch.path]
+        found.remove(watch)
+        if not found:
+            del self._by_path[watch.path]
+
+    def at(self, path: bytes) -> Iterable[Watch]:
+        """Return the watches on just `path`."""
+        return self._by_path.get(path, ())
+
+    def hear(self, changes: Iterable[Change]) -> Iterator[Event]:
+        """Yield who is to be told of `changes`, in their order, each of a path only once."""
+        if not self._by_path:
+            return
+        last = {change.path: change for change in changes if change.told}
+        for path, change in last.items():
+            for above in paths.ancestors(path):
+                for watch in self.at(above):
+                    yield Event(watch, path, change.before, change.after)
+            if change.after is None and change.before is not None:
+                yield from self._below(path, change.before)
+
+    def _below(self, path: bytes, removed: Node) -> Iterator[Event]:
+        """Yield the watches on what was below a node that is removed."""
+        prefix = path + b"/"
+        for watched in [watched for watched in self._by_path if watched.startswith(prefix)]:
+            node = tree.find(removed, paths.names(watched[len(path) :]))
+            if node is not None:
+                for watch in self.at(watched):
+                    yield Event(watch, watched, node, None)

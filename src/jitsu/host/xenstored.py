@@ -1,0 +1,214 @@
+"""The XenStore daemon: Unix sockets and the journal around `core.xenstore`.
+
+Who can open the socket is dom0 to the store, as with Xen's own daemons: the file's mode decides.
+"""
+
+import asyncio
+import os
+import resource
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import cast
+
+from structlog.typing import FilteringBoundLogger
+
+from jitsu.core.xenstore.connection import Connection
+from jitsu.core.xenstore.server import Server
+from jitsu.core.xenstore.store import Close, Effect, Persist, Send
+from jitsu.errors import HostError
+from jitsu.host.journal import Journal
+
+WRITE_BUFFER = 64 << 10
+"""Bytes that a client may leave unread before its requests are left unread, too."""
+BACKLOG = 1024
+_SPARE_DESCRIPTORS = 64
+"""For the journal, the event loop and whatever else the process has open."""
+_SNAPSHOT_PAUSE = 0.002
+"""Seconds between two records of a snapshot, each a third of a millisecond's work."""
+
+
+class Client(asyncio.Protocol):
+    """One connection to the socket."""
+
+    def __init__(self, daemon: "Xenstored") -> None:
+        self._daemon = daemon
+        self.spoken = False
+        self.connection: Connection
+        self.transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to serve it."""
+        # uvloop's transports are asyncio's in all but their class.
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(high=WRITE_BUFFER)
+        self._daemon.begin(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Serve what it asks."""
+        self.spoken = True
+        daemon = self._daemon
+        daemon.perform(daemon.server.receive(self.connection, data, time.monotonic()))
+
+    def pause_writing(self) -> None:
+        """Take no more requests of a client that does not read the replies."""
+        self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self.connection.queued = self.transport.get_write_buffer_size()
+        self.transport.resume_reading()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        """Forget it."""
+        self._daemon.end(self)
+
+
+class Xenstored:
+    """A store and its clients on sockets."""
+
+    def __init__(self, server: Server, journal: Journal | None, log: FilteringBoundLogger) -> None:
+        self.server = server
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Ends with HostError when a commit cannot be written down."""
+        self._journal = journal
+        self._log = log
+        self._clients: dict[int, Client] = {}
+        self._max = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_DESCRIPTORS
+        self._timer: asyncio.TimerHandle | None = None
+        self._compaction: Iterator[None] | None = None
+        self._compacting = False
+
+    def begin(self, client: Client) -> None:
+        """Serve a new client; when there is no room, in the place of one that never spoke."""
+        if len(self._clients) >= self._max:
+            idle = next((c for c in self._clients.values() if not c.spoken), client)
+            idle.transport.abort()
+        client.connection = self.server.connect()
+        self._clients[client.connection.number] = client
+
+    def end(self, client: Client) -> None:
+        """Forget a client that is gone."""
+        if self._clients.pop(client.connection.number, None) is not None:
+            self.server.disconnect(client.connection)
+
+    def perform(self, effects: list[Effect]) -> None:
+        """Do what the core has decided."""
+        for effect in effects:
+            if type(effect) is Send:
+                self._send(effect.connection)
+            elif type(effect) is Persist:
+                if not self._persist(effect.record):
+                    return
+            elif type(effect) is Close:
+                self._close(effect)
+        if self._timer is None and (at := self.server.deadline()) is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(max(0.0, at - time.monotonic()), self._tick)
+
+    def close(self) -> None:
+        """Drop all clients."""
+        for client in list(self._clients.values()):
+            client.transport.abort()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _send(self, connection: Connection) -> None:
+        client = self._clients.get(connection.number)
+        if client is not None:
+            client.transport.write(connection.take())
+            connection.queued = client.transport.get_write_buffer_size()
+
+    def _close(self, effect: Close) -> None:
+        client = self._clients.pop(effect.connection.number, None)
+        if client is not None:
+            self._log.warning("client dropped", reason=effect.reason)
+            client.transport.abort()
+
+    def _persist(self, record: bytes) -> bool:
+        if self.failed.done():
+            return False
+        if self._journal is None:
+            return True
+        try:
+            self._journal.append(record)
+        except HostError as error:
+            # What cannot be kept must not be acknowledged: nobody hears from us again.
+            self.failed.set_exception(error)
+            self.close()
+            return False
+        if self._journal.overgrown and not self._compacting:
+            self._compacting = True
+            # Not now: what the store has in memory may be ahead of what is performed by now.
+            asyncio.get_running_loop().call_soon(self._compact)
+        return True
+
+    def _compact(self) -> None:
+        assert self._journal is not None
+        if self._compaction is None:
+            self._compaction = self._journal.compact(self.server.snapshot())
+        try:
+            next(self._compaction)
+        except StopIteration:
+            self._compaction, self._compacting = None, False
+        except HostError as error:
+            self._compaction, self._compacting = None, False
+            self._log.warning("no snapshot", reason=str(error))
+        else:
+            asyncio.get_running_loop().call_later(_SNAPSHOT_PAUSE, self._compact)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self.perform(self.server.tick(time.monotonic()))
+
+
+@asynccontextmanager
+async def listen(xenstored: Xenstored, path: Path) -> AsyncIterator[None]:
+    """Serve the store on a socket at `path`, for its owner alone. Raises HostError."""
+    loop = asyncio.get_running_loop()
+    listener = _bind(path)
+    server = await loop.create_unix_server(lambda: Client(xenstored), sock=listener)
+    try:
+        yield
+    finally:
+        server.close()
+        xenstored.close()
+        _unlink(path)
+
+
+def _bind(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _clear(path)
+        before = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(before)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise HostError(f"{path}: {error.strerror or error}") from error
+    listener.setblocking(False)
+    return listener
+
+
+def _clear(path: Path) -> None:
+    """Remove a socket that nobody listens to any more. Raises HostError if somebody does."""
+    if not path.is_socket():
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+        else:
+            raise HostError(f"{path}: another store is served here; stop it or name another socket")
+
+
+def _unlink(path: Path) -> None:
+    with suppress(FileNotFoundError):
+        path.unlink()
