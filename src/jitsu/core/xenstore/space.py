@@ -1,17 +1,18 @@
 """A root to work on, and what the work has changed: one request's, or one transaction's.
 
-Nothing of it is anybody else's before it is committed.
+Nothing of it is anybody else's before it is committed. That is what it saves work by: the first
+change below a node copies the dict of its children, and later ones change that copy.
 """
 
 from typing import NamedTuple
 
 from jitsu.core.xenstore import path as paths
 from jitsu.core.xenstore import tree
-from jitsu.core.xenstore.access import READ, WRITE, Actor, Perms, inherited, may_alter, rights
+from jitsu.core.xenstore.access import READ, WRITE, Actor, inherited, may_alter, rights
 from jitsu.core.xenstore.errors import StoreError
 from jitsu.core.xenstore.path import Names
 from jitsu.core.xenstore.quota import Quota
-from jitsu.core.xenstore.tree import Node
+from jitsu.core.xenstore.tree import Children, Node
 
 
 class Change(NamedTuple):
@@ -20,9 +21,9 @@ class Change(NamedTuple):
     path: bytes
     before: Node | None
     after: Node | None
-    mark: Names
-    """The deepest node that was there before and is not the same now: a parent, when a child was
-    created in it or removed from it."""
+    place: Names
+    """The top of what is not the same as before: the node, or the first of its parents that was
+    created with it."""
     told: bool = True
     """Watches hear of it. Of the parents that a WRITE makes on its way they do not."""
 
@@ -30,7 +31,7 @@ class Change(NamedTuple):
 class Space:
     """A root that requests of one actor change."""
 
-    __slots__ = ("actor", "changes", "held", "home", "owned", "quota", "root")
+    __slots__ = ("_own", "actor", "changes", "held", "home", "owned", "quota", "root")
 
     def __init__(
         self, root: Node, actor: Actor, home: bytes, quota: Quota, held: dict[int, int]
@@ -44,6 +45,8 @@ class Space:
         self.owned: dict[int, int] = {}
         """By how many nodes each domain owns more, or fewer, here."""
         self.changes: list[Change] = []
+        self._own: dict[int, Children] = {}
+        """By their ids the dicts that were made here; kept, so that no other gets such an id."""
 
     def get(self, path: bytes, right: int = READ) -> Node:
         """Return the node at an absolute path. Raises StoreError(ENOENT), or EACCES.
@@ -51,12 +54,11 @@ class Space:
         Whether a node is there is told to those alone who might see it if it were.
         """
         names = paths.names(path)
-        node = tree.find(self.root, names)
-        if node is None:
-            above, _ = tree.nearest(self.root, names)
-            raise StoreError("ENOENT" if rights(above.perms, self.actor) & right else "EACCES")
+        node, depth = tree.nearest(self.root, names)
         if not rights(node.perms, self.actor) & right:
             raise StoreError("EACCES")
+        if depth < len(names):
+            raise StoreError("ENOENT")
         return node
 
     def write(self, path: bytes, value: bytes) -> None:
@@ -64,38 +66,37 @@ class Space:
         if len(value) > self.quota.value:
             raise StoreError("ENOSPC")
         names = paths.names(path)
-        node = tree.find(self.root, names)
-        if node is None:
-            self._create(path, names, value)
-            return
-        if not may_alter(node.perms, self.actor):
+        node, depth = tree.nearest(self.root, names)
+        if depth < len(names):
+            self._create(names, depth, node, value)
+        elif may_alter(node.perms, self.actor):
+            self.replace(path, names, node, Node(value, node.perms, node.children))
+        else:
             raise StoreError("EACCES")
-        self.replace(path, names, node, node._replace(value=value))
 
     def mkdir(self, path: bytes) -> None:
         """Create a node, unless it is there."""
         names = paths.names(path)
-        node = tree.find(self.root, names)
-        if node is None:
-            self._create(path, names, b"")
+        node, depth = tree.nearest(self.root, names)
+        if depth < len(names):
+            self._create(names, depth, node, b"")
         elif not rights(node.perms, self.actor) & WRITE:
             raise StoreError("EACCES")
 
     def replace(self, path: bytes, names: Names, old: Node, new: Node) -> None:
         """Put `new` where `old` is."""
-        self.root = tree.put(self.root, names, new)
+        self._put(names, new)
         self.changes.append(Change(path, old, new, names))
         if new.perms.owner != old.perms.owner:
-            self._own(old.perms.owner, -1)
-            self._own(new.perms.owner, 1)
+            self._account(old.perms.owner, -1)
+            self._account(new.perms.owner, 1)
 
     def remove(self, path: bytes) -> None:
         """Remove a node and all below it; nothing, if it is not there but its parent is."""
         names = paths.names(path)
-        node = tree.find(self.root, names)
-        if node is None:
-            above, depth = tree.nearest(self.root, names)
-            if not rights(above.perms, self.actor) & WRITE:
+        node, depth = tree.nearest(self.root, names)
+        if depth < len(names):
+            if not rights(node.perms, self.actor) & WRITE:
                 raise StoreError("EACCES")
             if depth < len(names) - 1:
                 raise StoreError("ENOENT")
@@ -104,40 +105,62 @@ class Space:
             raise StoreError("EACCES")
         if not names:
             raise StoreError("EINVAL")
-        self.root = tree.cut(self.root, names)
-        self.changes.append(Change(path, node, None, names[:-1]))
-        for _, gone in tree.walk(node, path):
-            self._own(gone.perms.owner, -1)
+        del self._children(names[:-1])[names[-1]]
+        self.changes.append(Change(path, node, None, names))
+        for owner in tree.owners(node):
+            self._account(owner, -1)
 
-    def _create(self, path: bytes, names: Names, value: bytes) -> None:
-        above, depth = tree.nearest(self.root, names)
+    def _create(self, names: Names, depth: int, above: Node, value: bytes) -> None:
+        """Create what is missing at `names`, of which the first `depth` lead to `above`."""
         if not rights(above.perms, self.actor) & WRITE:
             raise StoreError("EACCES")
         perms = inherited(above.perms, self.actor)
         self._afford(perms.owner, len(names) - depth)
-        made = self._chain(names[depth:], value, perms)
-        self.root = tree.put(self.root, names[: depth + 1], made)
-        mark = names[:depth]
-        while depth < len(names) - 1:
+        place = names[: depth + 1]
+        siblings = self._children(names[:depth])
+        while True:
+            children: Children = {}
+            self._own[id(children)] = children
+            last = depth + 1 == len(names)
+            node = siblings[names[depth]] = Node(value if last else b"", perms, children)
+            path = paths.joined(names[: depth + 1])
+            self.changes.append(Change(path, None, node, place, last))
+            if last:
+                return
+            siblings = children
             depth += 1
-            self.changes.append(Change(paths.joined(names[:depth]), None, made, mark, told=False))
-            (made,) = made.children.values()
-        self.changes.append(Change(path, None, made, mark))
 
-    @staticmethod
-    def _chain(names: Names, value: bytes, perms: Perms) -> Node:
-        node = Node(value, perms, {})
-        for name in names[:0:-1]:
-            node = Node(b"", perms, {name: node})
-        return node
+    def _put(self, names: Names, node: Node) -> None:
+        if names:
+            self._children(names[:-1])[names[-1]] = node
+        else:
+            self.root = node
+
+    def _children(self, names: Names) -> Children:
+        """Return the children of the node at `names`, to be changed."""
+        own = self._own
+        children = self.root.children
+        if id(children) not in own:
+            children = children.copy()
+            own[id(children)] = children
+            self.root = Node(self.root.value, self.root.perms, children)
+        for name in names:
+            node = children[name]
+            below = node.children
+            if id(below) not in own:
+                below = below.copy()
+                own[id(below)] = below
+                children[name] = Node(node.value, node.perms, below)
+            children = below
+        return children
 
     def _afford(self, owner: int, count: int) -> None:
         if not self.actor.privileged:
             held = self.held.get(owner, 0) + self.owned.get(owner, 0)
             if held + count > self.quota.nodes:
                 raise StoreError("ENOSPC")
-        self._own(owner, count)
+        self._account(owner, count)
 
-    def _own(self, owner: int, count: int) -> None:
+    def _account(self, owner: int, count: int) -> None:
         if owner:  # dom0's are not counted
             self.owned[owner] = self.owned.get(owner, 0) + count

@@ -5,31 +5,37 @@ store may have moved on. Then, in this order:
 
 1. It has changed nothing: it succeeds, as if all of it had happened at its start.
 2. The store's root is the one it began with: its own root becomes the store's.
-3. **Common prefix.** All that it has read lies below one node, and all that it has changed below
-   another. If neither has been touched since (they are the same objects, and the way to them has
-   the same permissions), its subtree is put into the store's tree. This costs one path.
+3. **Common prefixes.** What it has read and changed lies at or below a few places; a node that it
+   has created is one, with all that it has then done there. If none of these places has been
+   touched since (they are the same objects, or still absent, and the way to them has the same
+   permissions), its subtrees are put into the store's tree. This costs a path each.
 4. **Replay.** Its requests are done again on the store's root. If every reply is the one that the
    client was given, the client cannot tell that others were there before it: the new result is
    the store's. "Like git rebase".
 5. A reply differs: EAGAIN, and the client begins anew.
 
-Step 4 is what lets a hundred domains be built at once. Their transactions all touch
-`/local/domain`, so a common prefix says nothing, but none of their replies depends on another's
-nodes. In all cases the store is as if the transactions had run one after another, in the order
-of their ends.
+So a hundred domains are built at once: their transactions all touch `/local/domain`, but none
+of their replies depends on another's nodes. (In oxenstored step 3 knows only one prefix of all that
+was read and one of all that was changed, which for a domain's creation is `/`: it is always
+replayed.) To create or remove a node changes its parent: who has listed the parent sees that it
+is another object.
+
+In all cases the store is as if the transactions had run one after another, in the order of their
+ends.
 """
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from jitsu.core.xenstore import calls, tree
 from jitsu.core.xenstore import path as paths
 from jitsu.core.xenstore.calls import Reply
-from jitsu.core.xenstore.errors import StoreError
 from jitsu.core.xenstore.path import Names
 from jitsu.core.xenstore.space import Space
 from jitsu.core.xenstore.tree import Node
 from jitsu.wire.xenstore import Op
+
+PLACES_MAX = 16
+"""With more places it is not much dearer to do all requests again."""
 
 
 class Entry(NamedTuple):
@@ -79,31 +85,41 @@ class Transaction:
 
     def _graft(self, root: Node) -> Space | None:
         space = self.space
-        changed = common_prefix(change.mark for change in space.changes)
-        if not unchanged(self.base, root, changed):
-            return None
-        seen = [names for entry in self.entries if (names := self._looked_at(entry)) is not None]
-        if seen and not unchanged(self.base, root, common_prefix(seen)):
+        places = self._places()
+        if places is None or not all(unchanged(self.base, root, place) for place in places):
             return None
         if any(
             count > 0 and space.held.get(domid, 0) + count > space.quota.nodes
             for domid, count in space.owned.items()
         ):
             return None  # each of two has kept to the quota, both together have not
-        mine = tree.find(space.root, changed)
-        assert mine is not None, "what changed below a node has left the node"
-        space.root = tree.put(root, changed, mine)
+        for place in places:
+            mine = tree.find(space.root, place)
+            if mine is not tree.find(self.base, place):
+                root = tree.graft(root, place, mine)
+        space.root = root
         return space
 
-    def _looked_at(self, entry: Entry) -> Names | None:
-        """Return what an entry that changed nothing has seen; None for a path that is none."""
-        if entry.changed:
-            return None
-        try:
-            path = paths.absolute(calls.path_of(entry.payload), self.space.home)
-        except StoreError:
-            return None
-        return paths.names(path)
+    def _places(self) -> list[Names] | None:
+        """Return the tops of all that was read or changed; None if they are too many."""
+        places: list[Names] = []
+        for names in sorted(
+            {change.place for change in self.space.changes} | self._seen(), key=len
+        ):
+            if not any(names[: len(place)] == place for place in places):
+                if len(places) == PLACES_MAX:
+                    return None
+                places.append(names)
+        return places
+
+    def _seen(self) -> set[Names]:
+        """Return what the requests that changed nothing were about, where it is a path."""
+        home = self.space.home
+        seen = set()
+        for _, payload, reply, changed in self.entries:
+            if not changed and reply != (Op.ERROR, calls.EINVAL):
+                seen.add(paths.names(paths.absolute(calls.path_of(payload), home)))
+        return seen
 
     def _replay(self, root: Node) -> Space | Conflict:
         mine = self.space
@@ -113,20 +129,6 @@ class Transaction:
                 path = calls.path_of(payload)
                 return Conflict(paths.absolute(path, mine.home))
         return space
-
-
-def common_prefix(several: Iterable[Names]) -> Names:
-    """Return the longest path that all of `several`, one or more, lie at or below."""
-    paths_ = iter(several)
-    prefix = next(paths_)
-    for names in paths_:
-        length = 0
-        for ours, theirs in zip(prefix, names, strict=False):
-            if ours != theirs:
-                break
-            length += 1
-        prefix = prefix[:length]
-    return prefix
 
 
 def unchanged(base: Node, root: Node, names: Names) -> bool:

@@ -71,15 +71,23 @@ def put(root: Node, names: Names, node: Node) -> Node:
     return node
 
 
-def cut(root: Node, names: Names) -> Node:
-    """Return `root` without what is at `names`, where something must be; not the root itself."""
-    *above, last = names
-    parent = root
-    for name in above:
-        parent = parent.children[name]
-    children = parent.children.copy()
-    del children[last]
-    return put(root, tuple(above), parent._replace(children=children))
+def graft(root: Node, names: Names, scion: Node | None) -> Node:
+    """Return `root` with `scion` at `names`, whose parent there must be; nothing, if it is None."""
+    if scion is not None:
+        return put(root, names, scion)
+    parent = find(root, names[:-1])
+    assert parent is not None
+    children = {name: child for name, child in parent.children.items() if name != names[-1]}
+    return put(root, names[:-1], Node(parent.value, parent.perms, children))
+
+
+def owners(node: Node) -> Iterator[int]:
+    """Yield the owner of `node`, and of each below it."""
+    waiting = [node]
+    while waiting:
+        node = waiting.pop()
+        yield node.perms.owner
+        waiting.extend(node.children.values())
 
 
 def walk(node: Node, path: bytes) -> Iterator[tuple[bytes, Node]]:
