@@ -18,6 +18,10 @@ from jitsu.host.lock import only_daemon
 from jitsu.host.log import logger
 from jitsu.host.xenstored import Xenstored, listen
 
+_GC = (20_000, 50, 1000)
+"""Thresholds of the collector. What the store keeps has no cycles: to look through all of it every
+few hundred requests would be a tenth of the work, and a pause that grows with the store."""
+
 
 def command(
     socket: Annotated[Path, typer.Option("--socket", help="The Unix socket to serve.")],
@@ -48,6 +52,7 @@ async def _serve(socket: Path, state: Path | None) -> None:
         await stack.enter_async_context(listen(xenstored, socket))
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*_GC)
         log.info("serving", socket=str(socket), state=str(state) if state else None)
         xenstored.failed.add_done_callback(lambda _: stopped.set())
         await stopped.wait()

@@ -36,6 +36,7 @@ class Client(asyncio.Protocol):
     def __init__(self, daemon: "Xenstored") -> None:
         self._daemon = daemon
         self.spoken = False
+        self.paused = False
         self.connection: Connection
         self.transport: asyncio.Transport
 
@@ -54,11 +55,14 @@ class Client(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Take no more requests of a client that does not read the replies."""
+        self.paused = True
+        self.connection.queued = self.transport.get_write_buffer_size()
         self.transport.pause_reading()
 
     def resume_writing(self) -> None:
         """Go on."""
-        self.connection.queued = self.transport.get_write_buffer_size()
+        self.paused = False
+        self.connection.queued = 0
         self.transport.resume_reading()
 
     def connection_lost(self, _error: Exception | None) -> None:
@@ -119,7 +123,8 @@ class Xenstored:
         client = self._clients.get(connection.number)
         if client is not None:
             client.transport.write(connection.take())
-            connection.queued = client.transport.get_write_buffer_size()
+            if client.paused:  # events come all the same
+                connection.queued = client.transport.get_write_buffer_size()
 
     def _close(self, effect: Close) -> None:
         client = self._clients.pop(effect.connection.number, None)

@@ -7,7 +7,6 @@ last value of a WRITE or READ, which is any bytes.
 """
 
 import struct
-from collections.abc import Iterator
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -82,15 +81,15 @@ class Messages:
         """Return how many bytes of a message that is not yet whole have come."""
         return len(self._rest)
 
-    def feed(self, data: bytes) -> Iterator[Message]:
-        """Yield what is whole by now, and keep the rest; the iterator is to be used up.
+    def feed(self, data: bytes) -> list[Message]:
+        """Return what is whole by now, and keep the rest.
 
         Raises WireError at a length beyond PAYLOAD_MAX: where the next message begins is then
-        anybody's guess, so that the stream is lost.
+        anybody's guess, so that the stream is lost, with what has come in the same piece.
         """
         stream = self._rest + data if self._rest else data
         at, end = 0, len(stream)
-        self._rest = b""
+        whole = []
         while end - at >= HEADER_BYTES:
             op, request, transaction, length = HEADER.unpack_from(stream, at)
             if length > PAYLOAD_MAX:
@@ -99,9 +98,9 @@ class Messages:
             if end - begin < length:
                 break
             at = begin + length
-            yield Message(op, request, transaction, stream[begin:at])
-        if at < end:
-            self._rest = stream[at:]
+            whole.append(Message(op, request, transaction, stream[begin:at]))
+        self._rest = stream[at:]
+        return whole
 
 
 def strings(payload: bytes) -> list[bytes]:

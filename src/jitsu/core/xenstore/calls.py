@@ -19,6 +19,7 @@ from jitsu.wire.xenstore import PAYLOAD_MAX, Op, join, strings
 
 OK = b"OK\0"
 EINVAL = b"EINVAL\0"
+ERROR = int(Op.ERROR)
 
 Reply = tuple[int, bytes]
 """A message's type, which is the request's or ERROR, and its payload."""
@@ -29,9 +30,9 @@ def perform(space: Space, op: int, payload: bytes) -> Reply:
     try:
         return op, CALLS[op](space, payload)
     except StoreError as error:
-        return Op.ERROR, error.reply
+        return ERROR, error.reply
     except WireError:
-        return Op.ERROR, EINVAL
+        return ERROR, EINVAL
 
 
 def path_of(payload: bytes) -> bytes:
@@ -48,12 +49,12 @@ def only(payload: bytes) -> bytes:
 
 def read(space: Space, payload: bytes) -> bytes:
     """READ <path>| -> <value>."""
-    return space.get(paths.absolute(only(payload), space.home)).value
+    return space.get(_named(space, only(payload))).value
 
 
 def directory(space: Space, payload: bytes) -> bytes:
     """DIRECTORY <path>| -> <name>|*."""
-    listing = _listing(space, paths.absolute(only(payload), space.home))
+    listing = _listing(space, only(payload))
     if len(listing) > PAYLOAD_MAX:
         raise StoreError("E2BIG")  # the client then asks for parts
     return listing
@@ -67,7 +68,7 @@ def directory_part(space: Space, payload: bytes) -> bytes:
     fields = strings(payload)
     if len(fields) != 2 or not fields[1].isdigit():
         raise StoreError("EINVAL")
-    listing = _listing(space, paths.absolute(fields[0], space.home))
+    listing = _listing(space, fields[0])
     digest = blake2b(listing, digest_size=8).digest()
     head = b"%d\0" % int.from_bytes(digest, "little")
     begin = min(int(fields[1][:10]), len(listing))
@@ -78,7 +79,7 @@ def directory_part(space: Space, payload: bytes) -> bytes:
 
 
 def _listing(space: Space, path: bytes) -> bytes:
-    node = space.get(path)
+    node = space.get(_named(space, path))
     children = node.children
     if node.perms.restricted and not rights(node.perms, space.actor) & OWNER:
         names = [n for n, c in children.items() if rights(c.perms, space.actor) & READ]
@@ -86,12 +87,16 @@ def _listing(space: Space, path: bytes) -> bytes:
     return join(*sorted(children))
 
 
+def _named(space: Space, path: bytes) -> paths.Names:
+    return paths.locate(path, space.home)[1]
+
+
 def get_perms(space: Space, payload: bytes) -> bytes:
     """GET_PERMS <path>| -> <perm>|+; a second string `c` asks for our extension, too."""
     path, _, rest = payload.partition(b"\0")
     if payload[-1:] != b"\0" or rest not in (b"", b"c\0"):
         raise StoreError("EINVAL")
-    node = space.get(paths.absolute(path, space.home))
+    node = space.get(_named(space, path))
     return access.render(node.perms, extended=bool(rest))
 
 
@@ -100,19 +105,19 @@ def write(space: Space, payload: bytes) -> bytes:
     path, nul, value = payload.partition(b"\0")
     if not nul:
         raise StoreError("EINVAL")
-    space.write(paths.absolute(path, space.home), value)
+    space.write(*paths.locate(path, space.home), value)
     return OK
 
 
 def mkdir(space: Space, payload: bytes) -> bytes:
     """MKDIR <path>|."""
-    space.mkdir(paths.absolute(only(payload), space.home))
+    space.mkdir(*paths.locate(only(payload), space.home))
     return OK
 
 
 def rm(space: Space, payload: bytes) -> bytes:
     """RM <path>|."""
-    space.remove(paths.absolute(only(payload), space.home))
+    space.remove(*paths.locate(only(payload), space.home))
     return OK
 
 
@@ -121,11 +126,11 @@ def set_perms(space: Space, payload: bytes) -> bytes:
     path, nul, rest = payload.partition(b"\0")
     if not nul:
         raise StoreError("EINVAL")
-    path = paths.absolute(path, space.home)
+    path, names = paths.locate(path, space.home)
     given = access.parse(rest)
-    node = space.get(path, OWNER)
+    node = space.get(names, OWNER)
     perms = access.changed(node.perms, given, space.actor)
-    space.replace(path, paths.names(path), node, node._replace(perms=perms))
+    space.replace(path, names, node, Node(node.value, perms, node.children))
     return OK
 
 

@@ -55,7 +55,7 @@ class Connection:
     def reply(self, message: Message, op: int, payload: bytes) -> None:
         """Answer a request."""
         if len(payload) > PAYLOAD_MAX:
-            op, payload = Op.ERROR, b"E2BIG\0"
+            op, payload = int(Op.ERROR), b"E2BIG\0"
         self._put(HEADER.pack(op, message.request, message.transaction, len(payload)) + payload)
 
     def event(self, watch: Watch, path: bytes) -> None:

@@ -43,10 +43,14 @@ class Introduced:
 
 def commit(changes: Iterable[Change]) -> bytes:
     """Render one commit."""
-    return _record(
-        _set(change.path, change.after) if change.after is not None else _removed(change.path)
-        for change in changes
-    )
+    return _record(_entries(changes))
+
+
+def _entries(changes: Iterable[Change]) -> list[bytes]:
+    return [
+        _set(path, after) if after is not None else _removed(path)
+        for path, _, after, _, _ in changes
+    ]
 
 
 def introduction(domain: Introduced) -> bytes:
@@ -59,11 +63,7 @@ def introduction(domain: Introduced) -> bytes:
 def release(domid: int, changes: Iterable[Change] = ()) -> bytes:
     """Render that a domain is gone, and what went with it."""
     body = _DOMAIN.pack(domid, 0, 0, -1)
-    gone = [
-        _set(change.path, change.after) if change.after is not None else _removed(change.path)
-        for change in changes
-    ]
-    return _record([_ENTRY.pack(_RELEASE, len(body), 0, 0) + body, *gone])
+    return _record([_ENTRY.pack(_RELEASE, len(body), 0, 0) + body, *_entries(changes)])
 
 
 def snapshot(
@@ -82,7 +82,7 @@ def snapshot(
     yield _record([_ENTRY.pack(_END, 0, 0, 0)])
 
 
-def _record(entries: Iterable[bytes]) -> bytes:
+def _record(entries: list[bytes]) -> bytes:
     body = b"".join(entries)
     return _FRAME.pack(zlib.crc32(body), len(body)) + body
 

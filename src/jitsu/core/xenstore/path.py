@@ -26,14 +26,13 @@ def home_of(domid: int) -> bytes:
     return b"/local/domain/%d" % domid
 
 
-def absolute(path: bytes, home: bytes) -> bytes:
-    """Check a client's path and make it absolute. Raises StoreError(EINVAL)."""
+def locate(path: bytes, home: bytes) -> tuple[bytes, Names]:
+    """Check a client's path; return it made absolute, and its names. Raises StoreError(EINVAL)."""
     if path[:1] != b"/":
         if len(path) > RELATIVE_PATH_MAX or path[:1] in (b"@", b""):
             raise StoreError("EINVAL")
         path = b"%b/%b" % (home, path)
-    names(path)
-    return path
+    return path, names(path)
 
 
 @lru_cache(_REMEMBERED)

@@ -24,6 +24,7 @@ from jitsu.core.xenstore.watch import Watch
 from jitsu.errors import WireError
 from jitsu.wire.xenstore import Message, Op, strings
 
+_WATCH = int(Op.WATCH)
 _TRANSACTION_MAX = (1 << 32) - 1
 
 
@@ -70,7 +71,7 @@ class Server:
 
     def deadline(self) -> float | None:
         """Return when a client that is held up is served again."""
-        return min(self._held_up.values(), default=None)
+        return min(self._held_up.values()) if self._held_up else None
 
     def tick(self, now: float) -> list[Effect]:
         """Serve who has been held up long enough."""
@@ -97,15 +98,15 @@ class Server:
             elif op in _OF_DOMAINS:
                 reply = op, _OF_DOMAINS[op](self.store, connection, message.payload)
             else:
-                reply = Op.ERROR, b"ENOSYS\0"
+                reply = calls.ERROR, b"ENOSYS\0"
         except StoreError as error:
-            reply = Op.ERROR, error.reply
+            reply = calls.ERROR, error.reply
         except WireError:
-            reply = Op.ERROR, calls.EINVAL
+            reply = calls.ERROR, calls.EINVAL
         if connection.closed:  # it has released its own domain
             return
         connection.reply(message, *reply)
-        if reply[0] == Op.WATCH:
+        if reply[0] == _WATCH:
             # The first event says that the watch is there; it follows the reply.
             connection.event(*self._first_event(connection, message.payload))
         self.store.to_send(connection)
@@ -141,7 +142,7 @@ class Server:
 
     def _watched(self, connection: Connection, path: bytes) -> bytes:
         if path[:1] != b"@":
-            return paths.absolute(path, connection.home)
+            return paths.locate(path, connection.home)[0]
         if path not in SPECIAL:
             raise StoreError("EINVAL")
         if not access.rights(self.store.special[path], connection.actor) & access.READ:

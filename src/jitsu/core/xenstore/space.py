@@ -48,12 +48,11 @@ class Space:
         self._own: dict[int, Children] = {}
         """By their ids the dicts that were made here; kept, so that no other gets such an id."""
 
-    def get(self, path: bytes, right: int = READ) -> Node:
-        """Return the node at an absolute path. Raises StoreError(ENOENT), or EACCES.
+    def get(self, names: Names, right: int = READ) -> Node:
+        """Return the node at `names`. Raises StoreError(ENOENT), or EACCES.
 
         Whether a node is there is told to those alone who might see it if it were.
         """
-        names = paths.names(path)
         node, depth = tree.nearest(self.root, names)
         if not rights(node.perms, self.actor) & right:
             raise StoreError("EACCES")
@@ -61,25 +60,23 @@ class Space:
             raise StoreError("ENOENT")
         return node
 
-    def write(self, path: bytes, value: bytes) -> None:
+    def write(self, path: bytes, names: Names, value: bytes) -> None:
         """Set a value, and create the node and what is missing above it."""
         if len(value) > self.quota.value:
             raise StoreError("ENOSPC")
-        names = paths.names(path)
         node, depth = tree.nearest(self.root, names)
         if depth < len(names):
-            self._create(names, depth, node, value)
+            self._create(path, names, node, depth, value)
         elif may_alter(node.perms, self.actor):
             self.replace(path, names, node, Node(value, node.perms, node.children))
         else:
             raise StoreError("EACCES")
 
-    def mkdir(self, path: bytes) -> None:
+    def mkdir(self, path: bytes, names: Names) -> None:
         """Create a node, unless it is there."""
-        names = paths.names(path)
         node, depth = tree.nearest(self.root, names)
         if depth < len(names):
-            self._create(names, depth, node, b"")
+            self._create(path, names, node, depth, b"")
         elif not rights(node.perms, self.actor) & WRITE:
             raise StoreError("EACCES")
 
@@ -91,9 +88,8 @@ class Space:
             self._account(old.perms.owner, -1)
             self._account(new.perms.owner, 1)
 
-    def remove(self, path: bytes) -> None:
+    def remove(self, path: bytes, names: Names) -> None:
         """Remove a node and all below it; nothing, if it is not there but its parent is."""
-        names = paths.names(path)
         node, depth = tree.nearest(self.root, names)
         if depth < len(names):
             if not rights(node.perms, self.actor) & WRITE:
@@ -110,7 +106,7 @@ class Space:
         for owner in tree.owners(node):
             self._account(owner, -1)
 
-    def _create(self, names: Names, depth: int, above: Node, value: bytes) -> None:
+    def _create(self, path: bytes, names: Names, above: Node, depth: int, value: bytes) -> None:
         """Create what is missing at `names`, of which the first `depth` lead to `above`."""
         if not rights(above.perms, self.actor) & WRITE:
             raise StoreError("EACCES")
@@ -118,17 +114,17 @@ class Space:
         self._afford(perms.owner, len(names) - depth)
         place = names[: depth + 1]
         siblings = self._children(names[:depth])
-        while True:
+        while depth < len(names) - 1:
             children: Children = {}
             self._own[id(children)] = children
-            last = depth + 1 == len(names)
-            node = siblings[names[depth]] = Node(value if last else b"", perms, children)
-            path = paths.joined(names[: depth + 1])
-            self.changes.append(Change(path, None, node, place, last))
-            if last:
-                return
-            siblings = children
+            node = siblings[names[depth]] = Node(b"", perms, children)
             depth += 1
+            self.changes.append(Change(paths.joined(names[:depth]), None, node, place, told=False))
+            siblings = children
+        children = {}
+        self._own[id(children)] = children
+        node = siblings[names[depth]] = Node(value, perms, children)
+        self.changes.append(Change(path, None, node, place))
 
     def _put(self, names: Names, node: Node) -> None:
         if names:

@@ -124,14 +124,13 @@ class Store:
 
     def take(self) -> list[Effect]:
         """Return all effects, once: first what is to be kept, then what is to be told."""
-        for connection in list(self._unsent.values()):
+        unsent, self._unsent = self._unsent, {}
+        for connection in unsent.values():
             if connection.pending + connection.queued > connection.quota.queued:
                 self.close(connection, "it does not read what it is sent")
-        effects = self._effects
-        self._effects = []
-        if self._unsent:
-            effects += map(Send, self._unsent.values())
-            self._unsent.clear()
+            elif not connection.closed:
+                self._effects.append(Send(connection))
+        effects, self._effects = self._effects, []
         return effects
 
     # The tree.
@@ -172,12 +171,11 @@ class Store:
         """
         space = Space(self.root, DOM0, b"/", PRIVILEGED, self.held)
         for path, node in tree.walk(self.root, b"/"):
-            perms = node.perms
-            if perms.owner == domid and path != b"/":
-                if tree.find(space.root, paths.names(path)) is not None:
-                    space.remove(path)
+            perms, names = node.perms, paths.names(path)
+            if perms.owner == domid and names:
+                if tree.find(space.root, names) is not None:
+                    space.remove(path, names)
             elif perms.keeper == domid or any(named == domid for named, _ in perms.named):
-                names = paths.names(path)
                 now = tree.find(space.root, names)
                 if now is not None:
                     bare = now._replace(perms=forget(now.perms, domid))

@@ -32,7 +32,6 @@ from jitsu.core.xenstore.calls import Reply
 from jitsu.core.xenstore.path import Names
 from jitsu.core.xenstore.space import Space
 from jitsu.core.xenstore.tree import Node
-from jitsu.wire.xenstore import Op
 
 PLACES_MAX = 16
 """With more places it is not much dearer to do all requests again."""
@@ -69,7 +68,7 @@ class Transaction:
         """Do a request, and remember it."""
         space = self.space
         if len(self.entries) >= space.quota.requests:
-            return Op.ERROR, b"ENOSPC\0"
+            return calls.ERROR, b"ENOSPC\0"
         before = len(space.changes)
         reply = calls.perform(space, op, payload)
         self.entries.append(Entry(op, payload, reply, len(space.changes) > before))
@@ -117,8 +116,8 @@ class Transaction:
         home = self.space.home
         seen = set()
         for _, payload, reply, changed in self.entries:
-            if not changed and reply != (Op.ERROR, calls.EINVAL):
-                seen.add(paths.names(paths.absolute(calls.path_of(payload), home)))
+            if not changed and reply != (calls.ERROR, calls.EINVAL):
+                seen.add(paths.locate(calls.path_of(payload), home)[1])
         return seen
 
     def _replay(self, root: Node) -> Space | Conflict:
@@ -126,8 +125,7 @@ class Transaction:
         space = Space(root, mine.actor, mine.home, mine.quota, mine.held)
         for op, payload, reply, _ in self.entries:
             if calls.perform(space, op, payload) != reply:
-                path = calls.path_of(payload)
-                return Conflict(paths.absolute(path, mine.home))
+                return Conflict(paths.locate(calls.path_of(payload), mine.home)[0])
         return space
 
 
