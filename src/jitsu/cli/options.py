@@ -21,9 +21,13 @@ Name = Annotated[str, typer.Argument(help="The service's name.")]
 
 def ask(run: Path | None, config: Path | None, verb: str, **arguments: object) -> Any:  # noqa: ANN401
     """Have the daemon do `verb`. Raises ControlError, and ConfigError if `config` is wrong."""
-    folder = run
-    if folder is None and config is not None:
+    return control.request(folder_of(run, config) or DEFAULT_RUN, verb, **arguments)
+
+
+def folder_of(run: Path | None, config: Path | None) -> Path | None:
+    """Return the folder that either option names. Raises ConfigError if `config` is wrong."""
+    if run is None and config is not None:
         from jitsu import config as configuration  # slow, rarely needed
 
-        folder = Path(configuration.load(config).host.run)
-    return control.request(folder or DEFAULT_RUN, verb, **arguments)
+        return Path(configuration.load(config).host.run)
+    return run

@@ -1,0 +1,226 @@
+"""A client of a XenStore: any daemon's, over its Unix socket.
+
+    async with store.connect(path) as client:
+        await client.write(b"/a", b"1")
+        async with client.watch(b"/a") as events:
+            async for path in events: ...
+
+Requests of several tasks may be under way at once; the store answers them in order.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+from jitsu.core.xenstore.errors import StoreError
+from jitsu.errors import ControlError, ProtocolError, WireError
+from jitsu.wire.xenstore import ERRORS, PAYLOAD_MAX, Message, Messages, Op, encode, join, strings
+
+_CHUNK = 64 << 10
+_REQUEST_MAX = (1 << 32) - 1
+
+T = TypeVar("T")
+
+
+class Requests:
+    """The requests of the tree, each a transaction's or for itself.
+
+    All raise StoreError, with the errno's name, when the store refuses, and ControlError when it
+    has gone away. Paths are absolute, or relative to the home of the client's domain.
+    """
+
+    def __init__(self, client: "Client", transaction: int = 0) -> None:
+        self._client = client
+        self._transaction = transaction
+
+    async def read(self, path: bytes) -> bytes:
+        """Return a node's value."""
+        return await self._ask(Op.READ, join(path))
+
+    async def write(self, path: bytes, value: bytes) -> None:
+        """Set a node's value; make the node, and those above it, if need be."""
+        await self._ask(Op.WRITE, join(path) + value)
+
+    async def mkdir(self, path: bytes) -> None:
+        """Make a node, if it is not there."""
+        await self._ask(Op.MKDIR, join(path))
+
+    async def remove(self, path: bytes) -> None:
+        """Remove a node and all below it."""
+        await self._ask(Op.RM, join(path))
+
+    async def directory(self, path: bytes) -> list[bytes]:
+        """Return the names of a node's children, however many they are."""
+        try:
+            listing = await self._ask(Op.DIRECTORY, join(path))
+        except StoreError as error:
+            if error.name != "E2BIG":
+                raise
+            listing = await self._parts(path)
+        return strings(listing) if listing else []
+
+    async def perms(self, path: bytes, *, extended: bool = False) -> list[bytes]:
+        """Return a node's permissions, as `n0`, `r7`; `extended` ones may end with `c1`."""
+        asked = join(path, b"c") if extended else join(path)
+        return strings(await self._ask(Op.GET_PERMS, asked))
+
+    async def set_perms(self, path: bytes, *perms: bytes) -> None:
+        """Set a node's permissions; the first is the owner's, with the right of all others."""
+        await self._ask(Op.SET_PERMS, join(path, *perms))
+
+    async def _parts(self, path: bytes) -> bytes:
+        """Collect a listing in parts; begin anew when it changes between them."""
+        while True:
+            generation, listing = None, b""
+            while True:
+                part = await self._ask(Op.DIRECTORY_PART, join(path, b"%d" % len(listing)))
+                now, _, names = part.partition(b"\0")
+                if generation not in (None, now):
+                    break
+                generation = now
+                if names.endswith(b"\0\0") or names == b"\0":
+                    return listing + names[:-1]
+                listing += names
+
+    async def _ask(self, op: Op, payload: bytes) -> bytes:
+        return await self._client.request(op, payload, self._transaction)
+
+
+class Client(Requests):
+    """One connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        super().__init__(self)
+        self._reader = reader
+        self._writer = writer
+        self._serial = 0
+        self._asked: dict[int, tuple[int, asyncio.Future[bytes]]] = {}
+        self._watches: dict[bytes, asyncio.Queue[bytes | None]] = {}
+        self._tokens = 0
+        self._gone: ControlError | None = None
+
+    async def request(self, op: Op, payload: bytes, transaction: int = 0) -> bytes:
+        """Send one request; return the reply's payload. Raises StoreError and ControlError."""
+        if len(payload) > PAYLOAD_MAX:
+            raise StoreError("E2BIG")
+        if self._gone is not None:
+            raise self._gone
+        serial = self._serial = self._serial % _REQUEST_MAX + 1
+        reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._asked[serial] = (op, reply)
+        self._writer.write(encode(Message(op, serial, transaction, payload)))
+        try:
+            return await reply
+        finally:
+            if reply.cancelled():
+                self._asked[serial] = (op, _ignored())
+
+    @asynccontextmanager
+    async def watch(self, path: bytes) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Watch a path: have what changed at or below it, after a first event for itself."""
+        self._tokens += 1
+        token = b"%d" % self._tokens
+        queue = self._watches[token] = asyncio.Queue[bytes | None]()
+        try:
+            await self.request(Op.WATCH, join(path, token))
+            yield self._events(queue)
+            if self._gone is None:
+                await self.request(Op.UNWATCH, join(path, token))
+        finally:
+            del self._watches[token]
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Requests]:
+        """Do several requests at once or not at all. Raises StoreError(EAGAIN) on conflict."""
+        number = int((await self.request(Op.TRANSACTION_START, b"\0"))[:-1])
+        try:
+            yield Requests(self, number)
+        except BaseException:
+            with suppress(StoreError, ControlError):
+                await self.request(Op.TRANSACTION_END, join(b"F"), number)
+            raise
+        await self.request(Op.TRANSACTION_END, join(b"T"), number)
+
+    async def atomically(self, work: Callable[[Requests], Awaitable[T]]) -> T:
+        """Do `work` in a transaction, again and again until none has come between."""
+        while True:
+            try:
+                async with self.transaction() as requests:
+                    done = await work(requests)
+            except StoreError as error:
+                if error.name != "EAGAIN":
+                    raise
+            else:
+                return done
+
+    async def _events(self, queue: asyncio.Queue[bytes | None]) -> AsyncIterator[bytes]:
+        while (path := await queue.get()) is not None:
+            yield path
+        if self._gone is not None:
+            raise self._gone
+
+    async def _listen(self) -> None:
+        """Take replies and events until the store goes away."""
+        messages = Messages()
+        reason = "the store has closed the connection"
+        try:
+            while data := await self._reader.read(_CHUNK):
+                for message in messages.feed(data):
+                    self._take(message)
+        except (OSError, ProtocolError) as error:
+            reason = f"the store does not speak its protocol: {error}"
+        finally:
+            self._gone = ControlError(reason)
+            for _, reply in self._asked.values():
+                if not reply.done():
+                    reply.set_exception(self._gone)
+            for queue in self._watches.values():
+                queue.put_nowait(None)
+
+    def _take(self, message: Message) -> None:
+        if message.op == Op.WATCH_EVENT:
+            path, token = strings(message.payload)[:2]
+            if token in self._watches:
+                self._watches[token].put_nowait(path)
+            return
+        if message.request not in self._asked:
+            raise WireError(f"a reply to no request: {message.request}")
+        op, reply = self._asked.pop(message.request)
+        if reply.done():
+            return
+        if message.op == Op.ERROR:
+            name = message.payload.rstrip(b"\0").decode("ascii", "replace")
+            reply.set_exception(StoreError(name if name in ERRORS else "EIO"))
+        elif message.op != op:
+            raise WireError(f"a reply of type {message.op} to a request of type {op}")
+        else:
+            reply.set_result(message.payload)
+
+
+@asynccontextmanager
+async def connect(path: Path) -> AsyncIterator[Client]:
+    """Connect to the daemon at a socket. Raises ControlError if none answers."""
+    try:
+        reader, writer = await asyncio.open_unix_connection(path)
+    except OSError as error:
+        raise ControlError(
+            f"no XenStore answers at {path}: {error.strerror}; start one, or name its socket"
+        ) from error
+    client = Client(reader, writer)
+    listening = asyncio.create_task(client._listen())
+    try:
+        yield client
+    finally:
+        listening.cancel()
+        writer.close()
+        with suppress(asyncio.CancelledError):
+            await listening
+
+
+def _ignored() -> asyncio.Future[bytes]:
+    """Return a future that is done: the reply of who waits no more is dropped."""
+    future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    future.cancel()
+    return future
