@@ -174,7 +174,9 @@ async def listen(xenstored: Xenstored, path: Path) -> AsyncIterator[None]:
     """Serve the store on a socket at `path`, for its owner alone. Raises HostError."""
     loop = asyncio.get_running_loop()
     listener = _bind(path)
-    server = await loop.create_unix_server(lambda: Client(xenstored), sock=listener)
+    server = await loop.create_unix_server(
+        lambda: Client(xenstored), sock=listener, backlog=BACKLOG
+    )
     try:
         yield
     finally:
@@ -193,7 +195,6 @@ def _bind(path: Path) -> socket.socket:
             listener.bind(str(path))
         finally:
             os.umask(before)
-        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         raise HostError(f"{path}: {error.strerror or error}") from error
