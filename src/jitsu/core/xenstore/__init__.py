@@ -1,0 +1,1 @@
+"""XenStore: the tree that guests and toolstack share, and the ways to it."""
