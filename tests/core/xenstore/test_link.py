@@ -184,7 +184,8 @@ def test_repr(link: StoreLink) -> None:
 
 # In bad weather.
 
-BAD = Weather(loss=0.2, duplicate=0.2, jitter=0.02)
+# A fifth of all tries fails, there or back: once in ten million times all ten do.
+BAD = Weather(loss=0.1, duplicate=0.2, jitter=0.02)
 
 
 @pytest.mark.parametrize("seed", range(150))
@@ -205,7 +206,7 @@ def test_every_byte_arrives_once_and_in_order(seed: int) -> None:
 
 
 @settings(max_examples=30, derandomize=True)
-@given(st.integers(0, 2**32), st.floats(0, 0.4), st.floats(0, 0.4), st.floats(0, 0.05))
+@given(st.integers(0, 2**32), st.floats(0, 0.15), st.floats(0, 0.4), st.floats(0, 0.05))
 def test_requests_are_answered(seed: int, loss: float, duplicate: float, jitter: float) -> None:
     between = Between(Weather(loss, duplicate, jitter), seed)
     between.on_data = lambda data: data[::-1]
