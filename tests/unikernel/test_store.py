@@ -2,14 +2,18 @@
 
 import ctypes
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from random import Random
 
 import pytest
 
 from jitsu.core.xenstore.link import StoreLink
 from jitsu.wire.storelink import Segment, decode, encode
-from unikernel.guest import CMDLINE, SECOND, Guest
+from unikernel.guest import CMDLINE, LIBRARY, SECOND, UNIKERNEL, Guest
 from unikernel.lossy import MS, Weather
 from unikernel.packets import BROADCAST, GUEST_IP, PEER_MAC, arp, ping
 from unikernel.storehost import HostEnd, Type, frame_to_guest, is_link_frame, message
@@ -346,3 +350,28 @@ def test_published_again_after_a_reset(start: Start) -> None:
     world.run()
     asked = [path for _, path, _ in world.host.store.asked]
     assert asked == ["data/boot_us", "data/ready"] * 2
+
+
+# Rubbish.
+
+
+@pytest.mark.parametrize("seed", [0, 1000])
+def test_rubbish_under_sanitizers(seed: int) -> None:
+    subprocess.run(["make", "-s", "-C", str(UNIKERNEL), "sanitized"], check=True)
+    preload = subprocess.check_output(["gcc", "-print-file-name=libasan.so"], text=True).strip()
+    if not Path(preload).is_absolute():
+        pytest.skip("needs gcc's libasan")
+    sanitized = LIBRARY.with_name("libjitsunet-sanitized.so")
+    done = subprocess.run(
+        [sys.executable, "-m", "unikernel.fuzz_store", str(sanitized), str(seed), "150"],
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            "LD_PRELOAD": preload,
+            "ASAN_OPTIONS": "detect_leaks=0",  # Python's own are none of our business
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
