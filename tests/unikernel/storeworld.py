@@ -91,7 +91,7 @@ class StoreWorld:
         self.frames: list[tuple[int, int, bool, bytes]] = []
         self.order = itertools.count()
         self.others: list[bytes] = []
-        self.links = 0  # frames of the link that the guest has sent
+        self.links: list[bytes] = []  # the guest's frames for the store
 
     def carry(self, to_host: bool, frames: list[bytes]) -> None:
         """Send them on their way: never, once, or several times."""
@@ -107,7 +107,7 @@ class StoreWorld:
     def run_guest(self) -> None:
         for frame in self.guest.run(self.now):
             if is_link_frame(frame):
-                self.links += 1
+                self.links.append(frame)
                 self.carry(True, [frame])
             else:
                 self.others.append(frame)

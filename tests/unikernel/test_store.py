@@ -265,11 +265,11 @@ def stats(guest: Guest, now: int) -> dict[str, object]:
 def test_with_ip_the_announcement_comes_first(start: Start) -> None:
     world = StoreWorld(start(f"{CMDLINE} store"))
     world.run_guest()
-    assert world.links == 0
+    assert world.links == []
     [announcement] = world.others
     assert is_announcement(announcement)
     world.run()
-    assert world.links > 0
+    assert world.links
     assert [(kind, path) for kind, path, _ in world.host.store.asked] == [
         (Type.WRITE, "data/boot_us"),
         (Type.WRITE, "data/ready"),
@@ -284,7 +284,7 @@ def test_without_ip_the_store_has_it(start: Start) -> None:
     world.guest.give(arp(1, GUEST_IP))
     world.guest.give(ping(b"too early"))
     world.run_guest()
-    assert (world.links, world.others) == (1, [])
+    assert (len(world.links), world.others) == (1, [])
     world.run()
     [announcement] = world.others
     assert is_announcement(announcement)
@@ -350,6 +350,9 @@ def test_published_again_after_a_reset(start: Start) -> None:
     world.run()
     asked = [path for _, path, _ in world.host.store.asked]
     assert asked == ["data/boot_us", "data/ready"] * 2
+    session = segments(world.links)[-1].session
+    world.guest.give(frame_to_guest(encode(Segment(session, reset=True))))
+    assert stats(world.guest, world.now)["store"] == "waiting"
 
 
 # Rubbish.

@@ -137,8 +137,11 @@ static void use_store(struct hello *hello)
 /* We watch nothing: this is a new session, and what was on its way may be lost. */
 static void on_store(void *context, struct slice path, struct slice token)
 {
+	struct hello *hello = context;
+
 	(void)path, (void)token;
-	use_store(context);
+	hello->http.store_ready = false;
+	use_store(hello);
 }
 
 static uint64_t store_turn(struct hello *hello)

@@ -91,10 +91,22 @@ bool host_store_request(struct host_guest *guest, uint8_t tag, uint32_t type, co
 			size_t size)
 {
 	struct asker *asker = host_heap(guest);
-	struct slice piece = { payload, size };
+	struct asked *asked = &asker->asked[tag];
+	struct slice whole = { payload, size };
+	struct slice rest = whole;
+	struct slice path = slice_cut(&rest, '\0');
+	/* By the function meant for it, if what is asked has the right shape. */
+	bool ended = path.length < size;
+	bool only_path = ended & (rest.length == 0);
+	bool two_strings = ended && rest.length > 0 && strlen(rest.start) + 1 == rest.length;
 
-	return store_request(&asker->store, (enum store_type)type, &piece, 1, on_reply,
-			     &asker->asked[tag]);
+	if ((type == STORE_READ) & only_path)
+		return store_read(&asker->store, payload, on_reply, asked);
+	if ((type == STORE_WRITE) & ended)
+		return store_write(&asker->store, payload, rest, on_reply, asked);
+	if ((type == STORE_WATCH) & two_strings)
+		return store_watch(&asker->store, payload, rest.start, on_reply, asked);
+	return store_request(&asker->store, (enum store_type)type, &whole, 1, on_reply, asked);
 }
 
 size_t host_store_events(struct host_guest *guest, uint8_t *events, size_t size)
