@@ -13,7 +13,7 @@ import pytest
 
 from jitsu.core.xenstore.link import StoreLink
 from jitsu.wire.storelink import Segment, decode, encode
-from unikernel.guest import CMDLINE, LIBRARY, SECOND, UNIKERNEL, Guest
+from unikernel.guest import CMDLINE, LIBRARY, SECOND, Guest, build
 from unikernel.lossy import MS, Weather
 from unikernel.packets import BROADCAST, GUEST_IP, PEER_MAC, arp, ping
 from unikernel.storehost import HostEnd, Type, frame_to_guest, is_link_frame, message
@@ -360,7 +360,7 @@ def test_published_again_after_a_reset(start: Start) -> None:
 
 @pytest.mark.parametrize("seed", [0, 1000])
 def test_rubbish_under_sanitizers(seed: int) -> None:
-    subprocess.run(["make", "-s", "-C", str(UNIKERNEL), "sanitized"], check=True)
+    build("sanitized")
     preload = subprocess.check_output(["gcc", "-print-file-name=libasan.so"], text=True).strip()
     if not Path(preload).is_absolute():
         pytest.skip("needs gcc's libasan")
