@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address
 from pathlib import Path
 from random import Random
 
@@ -15,12 +16,13 @@ from jitsu.core.xenstore.link import StoreLink
 from jitsu.wire.storelink import Segment, decode, encode
 from unikernel.guest import CMDLINE, LIBRARY, SECOND, Guest, build
 from unikernel.lossy import MS, Weather
-from unikernel.packets import BROADCAST, GUEST_IP, PEER_MAC, arp, ping
+from unikernel.packets import BROADCAST, GUEST_IP, ICMP, PEER_MAC, arp, ipv4, ping
 from unikernel.storehost import HostEnd, Type, frame_to_guest, is_link_frame, message
 from unikernel.storeworld import Asker, Kind, StoreWorld
 from unikernel.talk import Peer, World, get
 
 Start = Callable[..., Guest]
+NOWHERE = IPv4Address("0.0.0.0")
 IP = CMDLINE.removeprefix("ip=").encode()
 # A host gives up after ten tries: with a fifth of the frames lost that happens, if rarely.
 BAD = Weather(loss=0.1, duplicate=0.2, jitter=20 * MS)
@@ -66,6 +68,11 @@ def test_it_tries_for_ever(asker: Asker) -> None:
         now = asker.deadline
         assert segments(asker.run(now)) == [first]
     assert waits == [MS * ms for ms in (10, 20, 40, 80, 160, 320, 640, 640, 640, 640, 640, 640)]
+    asker.give(frame_to_guest(encode(Segment(first.session, 0, 1))))
+    asker.run(now)
+    asker.ask(2, Type.READ, b"b\0")
+    asker.run(now)
+    assert asker.deadline == now + 10 * MS
 
 
 def test_data_is_acknowledged_and_not_taken_twice(asker: Asker) -> None:
@@ -162,6 +169,18 @@ def test_watches(asker: Asker) -> None:
     world.host_sends(message(Type.WATCH_EVENT, 0, b"path/below\0token\0"))
     world.run()
     assert asker.events() == [(Kind.WATCH, 0, b"path/below"), (Kind.WATCH, 1, b"token")]
+
+
+def test_a_reply_counts_once(asker: Asker) -> None:
+    world = StoreWorld(asker, HostEnd({"a": b"value"}))
+    asker.ask(1, Type.READ, b"a\0")
+    world.run()
+    request = int.from_bytes(segments(world.links)[0].data[4:8], "little")
+    asker.ask(2, Type.READ, b"a\0")
+    world.host_sends(message(Type.READ, request, b"once more"))
+    world.run()
+    assert asker.events() == [(Kind.DONE, 1, b"value"), (Kind.DONE, 2, b"value")]
+    assert asker.rubbish == 1
 
 
 @pytest.mark.parametrize(
@@ -281,8 +300,10 @@ def test_with_ip_the_announcement_comes_first(start: Start) -> None:
 
 def test_without_ip_the_store_has_it(start: Start) -> None:
     world = StoreWorld(start("store"), HostEnd({"ip": IP}))
-    world.guest.give(arp(1, GUEST_IP))
-    world.guest.give(ping(b"too early"))
+    early = ping(b"too early")
+    for address in (GUEST_IP, NOWHERE):
+        world.guest.give(arp(1, address))
+        world.guest.give(ipv4(ICMP, early[34:], target=address))
     world.run_guest()
     assert (len(world.links), world.others) == (1, [])
     world.run()
