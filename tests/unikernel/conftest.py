@@ -1,18 +1,17 @@
 """The guest's stack, built for the host."""
 
 import ctypes
-import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from unikernel.guest import CMDLINE, LIBRARY, UNIKERNEL, Guest, load
+from unikernel.guest import CMDLINE, LIBRARY, Guest, build, load
 from unikernel.talk import World
 
 
 @pytest.fixture(scope="session")
 def library() -> ctypes.CDLL:
-    subprocess.run(["make", "-s", "-C", str(UNIKERNEL), "host"], check=True)
+    build("host")
     return load(LIBRARY)
 
 

@@ -16,6 +16,8 @@ from time import monotonic
 import pytest
 
 from unikernel.guest import UNIKERNEL
+from unikernel.storehost import Type, is_link_frame
+from unikernel.taphost import TapHost
 
 IMAGE = UNIKERNEL.parent / "src" / "jitsu" / "images" / "hello.elf"
 ADDRESS = "10.77.0.10"
@@ -126,8 +128,8 @@ class Machine:
 def boot(image: Path, namespace: str) -> Iterator[Callable[..., Machine]]:
     with contextlib.ExitStack() as stack:
 
-        def start(options: str = "", accelerator: str = "tcg") -> Machine:
-            machine = Machine(image, namespace, f"{CMDLINE} {options}", accelerator)
+        def start(options: str = "", accelerator: str = "tcg", cmdline: str = CMDLINE) -> Machine:
+            machine = Machine(image, namespace, f"{cmdline} {options}", accelerator)
             stack.callback(machine.close)
             return machine
 
@@ -247,3 +249,37 @@ def test_kvm(boot: Callable[..., Machine]) -> None:
     machine = boot(accelerator="kvm")
     machine.expect("is ready")
     assert b"did not exist when you asked" in machine.curl(SITE)
+
+
+@pytest.fixture
+def tap_host(namespace: str) -> Iterator[TapHost]:
+    host = TapHost(namespace, "tap0", {"ip": CMDLINE.removeprefix("ip=").encode()})
+    yield host
+    host.close()
+
+
+def test_the_store_is_told(boot: Callable[..., Machine], tap_host: TapHost) -> None:
+    machine = boot("store")
+    values = tap_host.host.store.values
+    tap_host.serve(lambda: "data/ready" in values, TIMEOUT)
+    announcement, *links = tap_host.frames
+    assert announcement[12:14] == b"\x08\x06"
+    assert links
+    assert all(map(is_link_frame, links))
+    assert values["data/ready"] == b"1"
+    stats = json.loads(machine.curl(f"{SITE}/stats"))
+    assert values["data/boot_us"] == str(stats["boot_us"]).encode()
+    assert stats["store"] == "ready"
+
+
+def test_the_address_is_in_the_store(boot: Callable[..., Machine], tap_host: TapHost) -> None:
+    machine = boot("store", cmdline="")
+    store = tap_host.host.store
+    tap_host.serve(lambda: "data/ready" in store.values, TIMEOUT)
+    assert [path for _, path, _ in store.asked] == ["ip", "data/boot_us", "data/ready"]
+    assert store.asked[0][0] is Type.READ
+    links = [is_link_frame(frame) for frame in tap_host.frames]
+    assert links[0]
+    assert links.count(False) == 1  # the announcement
+    stats = json.loads(machine.curl(f"{SITE}/stats"))
+    assert (stats["service"], stats["store"]) == ("www", "ready")

@@ -3,18 +3,28 @@
  * The guest of the demo: a web server that was not there until you asked.
  *
  * The announcement is the first frame to leave, and leaves when everything can
- * be served: whoever started us takes it for "ready".
+ * be served: whoever started us takes it for "ready". Only frames of the store's
+ * link may come before, where we have to ask the store for our address.
  */
 #include "http.h"
 #include "options.h"
+#include "store.h"
 
 /* The line on the console waits so long: its bytes are a system call of the host's each. */
 #define LEISURE (100 * MS)
+/* The announcement has said it; the store can wait until the first answers are out. */
+#define STORE_LEISURE (10 * MS)
+/* Of the store's ip: its first five fields are at most 127 bytes, the rest is not ours. */
+#define ADDRESS_MAX 128
 
 struct hello {
 	bool said_ready;
+	bool store_begun;
+	uint64_t store_at; /* not before */
+	char address[ADDRESS_MAX]; /* that the options point into */
 	struct options options;
 	struct http http;
+	struct store store;
 	struct net net; /* last, since its end is megabytes of buffers */
 };
 
@@ -63,6 +73,91 @@ static _Noreturn void stay_silent(struct net *net)
 	}
 }
 
+static void announce(struct hello *hello)
+{
+	net_announce(&hello->net);
+	hello->http.boot = platform_clock_monotonic();
+	hello->store_at = hello->http.boot + STORE_LEISURE;
+}
+
+/* -- The store -- */
+
+static void on_boot_us(void *context, enum store_result result, struct slice payload)
+{
+	(void)context, (void)result, (void)payload; /* if it is not wanted there, so be it */
+}
+
+static void on_ready(void *context, enum store_result result, struct slice payload)
+{
+	struct hello *hello = context;
+
+	(void)payload;
+	hello->http.store_ready = result == STORE_DONE;
+}
+
+/* Whoever waits for the second finds the first. */
+static void publish(struct hello *hello)
+{
+	char digits[20];
+	struct text text = TEXT_IN(digits);
+
+	text_decimal(&text, hello->http.boot / 1000);
+	store_write(&hello->store, "data/boot_us", (struct slice){ text.start, text.length },
+		    on_boot_us, hello);
+	store_write(&hello->store, "data/ready", (struct slice)SLICE("1"), on_ready, hello);
+}
+
+static void on_address(void *context, enum store_result result, struct slice payload)
+{
+	struct hello *hello = context;
+	struct slice copy = { hello->address, min(payload.length, (size_t)ADDRESS_MAX) };
+	const char *error = "no ip= on the command line, nor in the store";
+
+	if (result == STORE_LOST)
+		return; /* it will be asked for again */
+	memcpy(hello->address, payload.start, copy.length);
+	if (result == STORE_DONE)
+		error = options_parse_ip(&hello->options, copy);
+	if (error != NULL)
+		platform_exit(fail(error));
+	hello->http.hostname = hello->options.hostname;
+	hello->net.config = hello->options.net;
+	announce(hello);
+	publish(hello);
+}
+
+static void use_store(struct hello *hello)
+{
+	if (hello->options.net.address == 0)
+		store_read(&hello->store, "ip", on_address, hello);
+	else
+		publish(hello);
+}
+
+/* We watch nothing: this is a new session, and what was on its way may be lost. */
+static void on_store(void *context, struct slice path, struct slice token)
+{
+	struct hello *hello = context;
+
+	(void)path, (void)token;
+	hello->http.store_ready = false;
+	use_store(hello);
+}
+
+static uint64_t store_turn(struct hello *hello)
+{
+	if (!hello->store_begun) {
+		if (hello->net.now < hello->store_at)
+			return hello->store_at;
+		store_init(&hello->store, &hello->net, on_store, hello);
+		use_store(hello);
+		hello->store_begun = true;
+	}
+	return store_poll(&hello->store);
+}
+
+/* -- The main loop -- */
+
 /* One turn; returns when the next is due at the latest. */
 static uint64_t turn(struct hello *hello)
 {
@@ -70,10 +165,15 @@ static uint64_t turn(struct hello *hello)
 	uint64_t next = net_poll(&hello->net);
 	uint64_t now = hello->net.now;
 
+	if (options->store) {
+		uint64_t due = store_turn(hello);
+
+		next = min(next, due);
+	}
 	if (now >= options->panic_at)
 		__builtin_trap();
 	next = min(next, options->panic_at);
-	if (!hello->said_ready) {
+	if (!hello->said_ready & (hello->http.boot != 0)) {
 		if (now >= LEISURE)
 			say_ready(hello);
 		else
@@ -104,8 +204,9 @@ int app_main(const struct platform_start_info *info)
 	hello->http.platform = info->name;
 	if (hello->options.listen_delay == 0)
 		http_listen(&hello->http, &hello->net);
-	net_announce(&hello->net);
-	hello->http.boot = platform_clock_monotonic();
+	hello->http.store_used = hello->options.store;
+	if (hello->options.net.address != 0)
+		announce(hello);
 	for (;;)
 		platform_yield(turn(hello));
 }

@@ -65,7 +65,8 @@ struct http {
 	struct slice hostname;
 	const char *platform;
 	bool listening;
-	uint64_t boot; /* when the first frame left */
+	bool store_used, store_ready; /* it has taken the news that we are ready */
+	uint64_t boot; /* when the announcement left */
 	uint64_t requests, connections;
 	uint8_t pattern[HTTP_PATTERN * HTTP_PATTERN_COPIES];
 	struct http_session session[TCP_CONNECTIONS];

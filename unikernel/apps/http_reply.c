@@ -90,6 +90,13 @@ static void stat(struct text *text, const char *name, uint64_t value)
 	text_decimal(text, value);
 }
 
+static const char *store_state(const struct http *http)
+{
+	if (!http->store_used)
+		return "off";
+	return http->store_ready ? "ready" : "waiting";
+}
+
 static void write_stats(const struct http *http, struct text *text)
 {
 	const struct net_counters *counters = &http->net->counters;
@@ -98,6 +105,8 @@ static void write_stats(const struct http *http, struct text *text)
 	text_bytes(text, http->hostname.start, http->hostname.length);
 	text_string(text, "\",\"platform\":\"");
 	text_string(text, http->platform);
+	text_string(text, "\",\"store\":\"");
+	text_string(text, store_state(http));
 	text_string(text, "\"");
 	stat(text, "boot_us", http->boot / 1000);
 	stat(text, "uptime_us", http->net->now / 1000);

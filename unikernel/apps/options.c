@@ -37,7 +37,7 @@ static bool is_name(struct slice name)
 	return name.length <= HOSTNAME_MAX;
 }
 
-static const char *parse_ip(struct options *options, struct slice value)
+const char *options_parse_ip(struct options *options, struct slice value)
 {
 	struct slice address = slice_cut(&value, ':');
 	struct slice server = slice_cut(&value, ':');
@@ -72,13 +72,15 @@ static bool parse_ms(struct slice text, uint64_t *ns)
 static const char *parse_word(struct options *options, struct slice name, struct slice value)
 {
 	if (slice_is(name, "ip"))
-		return parse_ip(options, value);
+		return options_parse_ip(options, value);
 	if (slice_is(name, "listen_delay_ms") && !parse_ms(value, &options->listen_delay))
 		return "listen_delay_ms=: not a number";
 	if (slice_is(name, "panic_ms") && !parse_ms(value, &options->panic_at))
 		return "panic_ms=: not a number";
 	if (slice_is(name, "silent"))
 		options->silent = slice_is(value, "1");
+	if (slice_is(name, "store"))
+		options->store = true;
 	return NULL;
 }
 
@@ -95,5 +97,5 @@ const char *options_parse(struct options *options, const char *cmdline)
 		if (error != NULL)
 			return error;
 	}
-	return options->net.address == 0 ? "no ip= on the command line" : NULL;
+	return (options->net.address == 0) & !options->store ? "no ip= on the command line" : NULL;
 }

@@ -5,7 +5,9 @@
  *
  *	ip=<address>::<gateway>:<netmask>:<hostname>::off
  *	                    Linux's syntax (its Documentation/admin-guide/nfs/
- *	                    nfsroot.rst); needed; gateway and hostname may be empty
+ *	                    nfsroot.rst); gateway and hostname may be empty
+ *	store               use the host's store: tell it when we are ready, and if there
+ *	                    is no ip= ask it for that; one of the two is needed
  *	listen_delay_ms=N   be on the network at once, but serve HTTP N ms later
  *	panic_ms=N          die of an invalid instruction after N ms
  *	silent=1            say nothing on the network, ever
@@ -22,10 +24,12 @@ struct options {
 	struct slice hostname;
 	uint64_t listen_delay; /* ns */
 	uint64_t panic_at;     /* ns; UINT64_MAX: never */
-	bool silent;
+	bool silent, store;
 };
 
 /* Returns NULL, or what is wrong. `options` points into `cmdline`. */
 const char *options_parse(struct options *options, const char *cmdline);
+/* The same for the value of ip=, from wherever; `options` points into it. */
+const char *options_parse_ip(struct options *options, struct slice value);
 
 #endif

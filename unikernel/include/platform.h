@@ -2,7 +2,7 @@
 /*
  * The one contract between a guest and whatever runs it.
  *
- * Everything in net/ and apps/ is written against this file alone. Each folder
+ * Everything in net/, store/ and apps/ is written against this file alone. Each folder
  * under platform/ implements it once: virtio/ (QEMU microvm), host/ (a shared
  * library that tests drive). The shape is Solo5's solo5.h, so that its hvt, spt
  * and Xen targets each fit in one more folder.

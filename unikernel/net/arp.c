@@ -78,8 +78,8 @@ void arp_input(struct net *net, const uint8_t *frame, size_t length)
 
 	arp_learn(net, address, sender);
 	/* A probe (RFC 5227) has sender address 0; it is answered like any other. */
-	if (operation == ARP_REQUEST && get32(arp + 24) == net->config.address &&
-	    address != net->config.address)
+	if ((operation == ARP_REQUEST) & (get32(arp + 24) == net->config.address) &
+	    (address != net->config.address) & (net->config.address != 0))
 		arp_send(net, ARP_REPLY, sender, address, sender);
 }
 

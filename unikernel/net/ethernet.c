@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: ISC */
 /* Frames in, frames out, and the turn of the crank. */
 #include "net.h"
+#include "store.h"
 
 #define TYPE_IPV4 0x0800
 #define TYPE_ARP 0x0806
+#define TYPE_STORE 0x88b5
 
 /* So many frames are taken before timers get their turn. */
 #define BATCH 64
@@ -44,7 +46,9 @@ static void frame_input(struct net *net, const uint8_t *frame, size_t length)
 	}
 	bool ours = memcmp(frame, net->mac, MAC_SIZE) == 0;
 
-	switch (get16(frame + 2 * MAC_SIZE)) {
+	uint16_t type = get16(frame + 2 * MAC_SIZE);
+
+	switch (type) {
 	case TYPE_ARP:
 		if (ours || memcmp(frame, broadcast, MAC_SIZE) == 0)
 			arp_input(net, frame, length);
@@ -56,7 +60,10 @@ static void frame_input(struct net *net, const uint8_t *frame, size_t length)
 		}
 		/* fallthrough */
 	default:
-		net->counters.not_for_us++;
+		if ((type == TYPE_STORE) & ours & (net->store != NULL))
+			store_input(net->store, frame + ETHERNET_HEADER, length - ETHERNET_HEADER);
+		else
+			net->counters.not_for_us++;
 	}
 }
 

@@ -65,7 +65,7 @@ void ipv4_input(struct net *net, const uint8_t *frame, size_t length)
 		net->counters.malformed++;
 		return;
 	}
-	if (get32(header + 16) != net->config.address) {
+	if ((get32(header + 16) != net->config.address) | (net->config.address == 0)) {
 		net->counters.not_for_us++;
 		return;
 	}

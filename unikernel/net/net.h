@@ -40,7 +40,7 @@
 enum { IP_ICMP = 1, IP_TCP = 6, IP_UDP = 17 };
 
 struct net_config {
-	uint32_t address;
+	uint32_t address; /* 0: none yet; until then nothing is answered */
 	uint32_t gateway; /* 0: none */
 	uint32_t netmask;
 };
@@ -69,8 +69,11 @@ struct arp_entry {
 	uint64_t heard_at;
 };
 
+struct store;
+
 struct net {
 	struct net_config config;
+	struct store *store; /* gets the host's frames; NULL: nobody does */
 	uint8_t mac[MAC_SIZE];
 	uint16_t mtu;
 	uint64_t now; /* read once for each batch of frames */

@@ -33,6 +33,7 @@ struct host_guest {
 	uint64_t now, deadline, seed;
 	int status; /* -1: runs */
 	struct platform_start_info info;
+	int (*app)(const struct platform_start_info *info);
 	char *cmdline;
 	size_t console_size;
 	char console[CONSOLE_SIZE];
@@ -141,10 +142,16 @@ void platform_yield(uint64_t deadline)
 
 static void enter(void)
 {
-	platform_exit(app_main(&current->info));
+	platform_exit(current->app(&current->info));
 }
 
 struct host_guest *host_new(const char *cmdline, uint64_t seed)
+{
+	return host_new_app(cmdline, seed, app_main);
+}
+
+struct host_guest *host_new_app(const char *cmdline, uint64_t seed,
+				int (*app)(const struct platform_start_info *info))
 {
 	struct host_guest *guest = calloc(1, sizeof(*guest));
 	void *heap = mmap(NULL, HEAP_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -153,6 +160,7 @@ struct host_guest *host_new(const char *cmdline, uint64_t seed)
 		abort();
 	guest->seed = seed;
 	guest->status = -1;
+	guest->app = app;
 	guest->cmdline = strdup(cmdline);
 	guest->info = (struct platform_start_info){
 		.name = "host",
@@ -205,4 +213,9 @@ size_t host_console(const struct host_guest *guest, char *text, size_t size)
 	size = size < guest->console_size ? size : guest->console_size;
 	memcpy(text, guest->console, size);
 	return size;
+}
+
+void *host_heap(struct host_guest *guest)
+{
+	return guest->info.heap_start;
 }
