@@ -31,6 +31,7 @@ from jitsu.core.admission import Gatekeeper
 from jitsu.core.deadlines import Deadlines
 from jitsu.core.waterfall import Waterfall
 from jitsu.errors import BootError, ControlError, HostError
+from jitsu.host.guests import Guests
 from jitsu.host.network import GuestLink, Network
 from jitsu.model import Cause, Config, Epoch, Name, Service, State, StopMode
 
@@ -87,6 +88,7 @@ class Daemon:
         config: Config,
         network: Network,
         backends: Mapping[str, Backend],
+        guests: Guests,
         log: FilteringBoundLogger,
         ambient: Ambient,
     ) -> None:
@@ -97,6 +99,7 @@ class Daemon:
         )
         self._network = network
         self._backends = backends
+        self._guests = guests
         self._log = log
         self._clock = ambient.clock
         self._gatekeeper = Gatekeeper(config.host.memory)
@@ -362,7 +365,9 @@ class Daemon:
             self._tell_summoner(service.name, summoning.Gone(epoch, str(error)))
             return
         watch.begin(instance)
+        presence = self._guests.enter(service, instance.link)
         exit_ = await instance.gone
+        presence.leave()
         await self._take_over(run)
         run.started = None
         self._tell_summoner(service.name, summoning.Gone(epoch, exit_.reason, exit_.clean))

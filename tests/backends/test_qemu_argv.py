@@ -33,7 +33,7 @@ def test_a_unikernel() -> None:
         *("-M", "microvm,acpi=off,pic=off,pit=off,rtc=off,isa-serial=off"),
         *("-m", "16384k"),
         *("-kernel", "/images/www, too.elf"),
-        *("-append", IP),
+        *("-append", f"{IP} store"),
         *("-chardev", "stdio,id=console,signal=off"),
         *("-device", "isa-debugcon,iobase=0xe9,chardev=console"),
         *("-chardev", "socket,id=qmp,fd=4"),
@@ -53,11 +53,10 @@ def after(words: list[str], option: str) -> str:
 @pytest.mark.parametrize(
     ("qemu", "service", "kind", "option", "value"),
     [
-        (QEMU, WWW, ImageKind.LINUX, "-M", "microvm,isa-serial=off"),
         (replace(QEMU, accel="kvm"), WWW, ImageKind.PVH, "-accel", "kvm"),
         (QEMU, replace(WWW, memory=8 << 20), ImageKind.PVH, "-m", "8192k"),
         (QEMU, replace(WWW, memory=1 << 30), ImageKind.PVH, "-m", "1048576k"),
-        (QEMU, replace(WWW, cmdline="a=1 b"), ImageKind.PVH, "-append", f"{IP} a=1 b"),
+        (QEMU, replace(WWW, cmdline="a=1 b"), ImageKind.PVH, "-append", f"{IP} store a=1 b"),
     ],
 )
 def test_what_depends(
@@ -76,17 +75,24 @@ def test_who_cannot_become_another_stays() -> None:
     assert "" not in words
 
 
+def test_linux() -> None:
+    words = argv(QEMU, WWW, NETWORK, ImageKind.LINUX)
+    assert after(words, "-M") == "microvm,isa-serial=off"
+    assert after(words, "-append") == IP
+
+
 @pytest.mark.parametrize(
     ("service", "network", "said"),
     [
-        (WWW, NETWORK, IP),
-        (replace(WWW, cmdline=" root=/dev/ram  "), NETWORK, f"{IP}  root=/dev/ram"),
+        (WWW, NETWORK, f"{IP} store"),
+        (replace(WWW, cmdline=" root=/dev/ram  "), NETWORK, f"{IP} store  root=/dev/ram"),
         (
             replace(WWW, address=IPv4Address("10.1.2.3"), name=Name("a_b-c")),
             replace(NETWORK, subnet=IPv4Network("10.0.0.0/8"), gateway=IPv4Address("10.9.9.9")),
-            "ip=10.1.2.3::10.9.9.9:255.0.0.0:a_b-c::off",
+            "ip=10.1.2.3::10.9.9.9:255.0.0.0:a_b-c::off store",
         ),
     ],
 )
 def test_the_guests_command_line(service: Service, network: NetworkConfig, said: str) -> None:
-    assert cmdline(service, network) == said
+    assert cmdline(service, network, ImageKind.PVH) == said
+    assert cmdline(service, network, ImageKind.LINUX) == said.replace(" store", "")

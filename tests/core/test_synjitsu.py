@@ -552,6 +552,14 @@ def test_the_first_frame_is_ready() -> None:
     assert port.guest(announcement(A)) == [Heard(A.name), CanServe(A.name)]
 
 
+def test_a_frame_of_the_store_link_is_not_the_first() -> None:
+    port = Port()
+    port.enters(State.BOOTING)
+    link = ethernet.Frame(OWN_MAC, A.mac, ethernet.EtherType.STORE_LINK, bytes(16))
+    assert port.guest(ethernet.encode(link)) == []
+    assert port.guest(announcement(A)) == [Heard(A.name), CanServe(A.name)]
+
+
 def test_a_delay_does_not_care_for_frames() -> None:
     port = Port(replace(A, ready=ReadyOnDelay(1.0)))
     port.enters(State.BOOTING)

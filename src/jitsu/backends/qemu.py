@@ -20,6 +20,7 @@ from qemu.qmp import QMPClient, QMPError
 from jitsu.backends.base import Exit, Watch
 from jitsu.config.image import ImageKind, image_kind
 from jitsu.errors import BootError, HostError
+from jitsu.host.guests import address
 from jitsu.host.network import GuestLink, Network
 from jitsu.host.process import Child, Console, Leftovers, spawn
 from jitsu.model import Epoch, NetworkConfig, Service, StopMode
@@ -54,7 +55,7 @@ def argv(qemu: Qemu, service: Service, network: NetworkConfig, kind: ImageKind) 
         *("-sandbox", _SANDBOX),
         *(("-runas", qemu.user) if qemu.user else ()),
         *("-accel", qemu.accel, "-M", machine, "-m", f"{service.memory >> 10}k"),
-        *("-kernel", service.image, "-append", cmdline(service, network)),
+        *("-kernel", service.image, "-append", cmdline(service, network, kind)),
         *("-chardev", "stdio,id=console,signal=off"),
         *("-device", "isa-debugcon,iobase=0xe9,chardev=console"),
         *("-chardev", f"socket,id=qmp,fd={_QMP_FD}", "-mon", "chardev=qmp,mode=control"),
@@ -64,10 +65,14 @@ def argv(qemu: Qemu, service: Service, network: NetworkConfig, kind: ImageKind) 
     ]
 
 
-def cmdline(service: Service, network: NetworkConfig) -> str:
-    """Return the guest's command line: its address as Linux's nfsroot.rst has it, then its own."""
-    address = f"{service.address}::{network.gateway}:{network.subnet.netmask}"
-    return f"ip={address}:{service.name}::off {service.cmdline}".rstrip()
+def cmdline(service: Service, network: NetworkConfig, kind: ImageKind) -> str:
+    """Return the guest's command line: its address as Linux's nfsroot.rst has it, then its own.
+
+    Unikernels are told that the store may be reached by the link; Linux would hand the word on to
+    its first process.
+    """
+    store = "store " if kind is ImageKind.PVH else ""
+    return f"ip={address(service, network)} {store}{service.cmdline}".rstrip()
 
 
 def find(accel: str = "tcg") -> Qemu:

@@ -19,14 +19,17 @@ from jitsu.api import control
 from jitsu.api.verbs import Verbs
 from jitsu.backends import qemu, qemu_accel
 from jitsu.backends.base import Backend
+from jitsu.core.xenstore.server import Server
 from jitsu.daemon import Ambient, Daemon
-from jitsu.host import leases
+from jitsu.host import journal, leases
 from jitsu.host.bridge import bridge
 from jitsu.host.dns import DnsServer
+from jitsu.host.guests import Guests
 from jitsu.host.link import KernelNetwork, kernel_network
 from jitsu.host.lock import only_daemon
 from jitsu.host.log import logger
 from jitsu.host.process import Leftovers
+from jitsu.host.xenstored import Xenstored, listen
 from jitsu.model import Config
 
 _SWITCH_INTERVAL = 0.0005
@@ -96,11 +99,20 @@ async def _serve(
     log: FilteringBoundLogger,
 ) -> None:
     ambient = Ambient(time.monotonic, secret=os.urandom(16), serial=int(time.time()))
-    daemon = Daemon(config, network, backends, log, ambient)
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, daemon.close)
     async with AsyncExitStack() as stack:
+        kept, recovered = journal.recover(Path(config.host.state) / "xenstore")
+        stack.callback(kept.close)
+        xenstored = Xenstored(Server(recovered), kept, log)
+        xenstored.failed.add_done_callback(
+            lambda failed: log.error("the store has ended", reason=str(failed.exception()))
+        )
+        socket = Path(config.host.run) / "xenstored.sock"
+        await stack.enter_async_context(listen(xenstored, socket))
+        guests = Guests(xenstored, config.network)
+        daemon = Daemon(config, network, backends, guests, log, ambient)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, daemon.close)
         dns = await stack.enter_async_context(
             DnsServer(
                 config.directory.listen,

@@ -66,6 +66,7 @@ PROBE_RETRY_FIRST, PROBE_RETRY_MAX = 0.001, 0.05
 PROBE_PORT = 49152
 """The first dynamic port (RFC 6335 section 6); the address is nobody's, so any would do."""
 
+_STORE_LINK = ethernet.EtherType.STORE_LINK.to_bytes(2, "big")
 OWN_MAC = mac_of("synjitsu, the port")
 
 
@@ -396,6 +397,8 @@ class Synjitsu:
     # A guest that boots.
 
     def _guest_sent(self, sleeper: _Sleeper, frame: bytes, now: float) -> list[Effect]:
+        if frame[12:14] == _STORE_LINK:
+            return []  # it may have to ask the store for its address first
         seen = glance(frame)
         if seen is None or seen.source != sleeper.service.mac:
             return self._drop("malformed by guest")

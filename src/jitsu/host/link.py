@@ -21,6 +21,7 @@ from jitsu.host import netlink
 from jitsu.host.bridge import Bridge, port_settings
 from jitsu.host.firewall import Firewall
 from jitsu.host.network import FrameHandler, GuestLink
+from jitsu.host.storeport import StorePort
 from jitsu.host.tap import open_tap
 from jitsu.model import Mac, Name, Service
 
@@ -85,6 +86,10 @@ class KernelLink:
                 self._socket.send(frame)
             except OSError:
                 self._network.lost += 1
+
+    def attend(self, on_payload: FrameHandler) -> StorePort:
+        """Listen to the guest's store link."""
+        return StorePort(self.name, on_payload, self._network.closers)
 
     def deafen(self) -> None:
         """Stop listening."""

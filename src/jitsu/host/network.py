@@ -15,6 +15,16 @@ from jitsu.model import Service
 FrameHandler = Callable[[bytes], None]
 
 
+class StorePort(Protocol):
+    """The host's end of a guest's store link."""
+
+    def send(self, frame: bytes) -> None:
+        """Send `frame` to the guest; it may be lost."""
+
+    def close(self) -> None:
+        """Listen no more."""
+
+
 class GuestLink(Protocol):
     """The host's end of one guest's network interface."""
 
@@ -33,6 +43,12 @@ class GuestLink(Protocol):
 
     def send(self, frame: bytes) -> None:
         """Send `frame` to this guest alone; a full queue loses it."""
+
+    def attend(self, on_payload: FrameHandler) -> StorePort:
+        """Call `on_payload` with what each frame of the store link carries, until it is closed.
+
+        Raises HostError when the interface is gone.
+        """
 
     def deafen(self) -> None:
         """Call `on_frame` no more, and copy no more frames."""

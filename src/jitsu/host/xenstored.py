@@ -1,5 +1,6 @@
-"""The XenStore daemon: Unix sockets and the journal around `core.xenstore`.
+"""The XenStore daemon: the journal and the clients around `core.xenstore`.
 
+A client is a `Channel`: a connection to the Unix socket here, a guest's link in `host.guests`.
 Who can open the socket is dom0 to the store, as with Xen's own daemons: the file's mode decides.
 """
 
@@ -8,16 +9,18 @@ import os
 import resource
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 from structlog.typing import FilteringBoundLogger
 
+from jitsu.core.xenstore.access import Actor
 from jitsu.core.xenstore.connection import Connection
+from jitsu.core.xenstore.journal import Introduced
 from jitsu.core.xenstore.server import Server
-from jitsu.core.xenstore.store import Close, Effect, Persist, Send
+from jitsu.core.xenstore.store import DOM0, Close, Effect, Persist, Send
 from jitsu.errors import HostError
 from jitsu.host.journal import Journal
 
@@ -28,6 +31,16 @@ _SPARE_DESCRIPTORS = 64
 """For the journal, the event loop and whatever else the process has open."""
 _SNAPSHOT_PAUSE = 0.002
 """Seconds between two records of a snapshot, each a third of a millisecond's work."""
+
+
+class Channel(Protocol):
+    """How one client is reached."""
+
+    def send(self, connection: Connection) -> None:
+        """Send what `connection.take()` returns, and keep `connection.queued` true."""
+
+    def drop(self) -> None:
+        """End it; the store has forgotten it."""
 
 
 class Client(asyncio.Protocol):
@@ -45,13 +58,22 @@ class Client(asyncio.Protocol):
         # uvloop's transports are asyncio's in all but their class.
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(high=WRITE_BUFFER)
-        self._daemon.begin(self)
+        self.connection = self._daemon.accept(self)
 
     def data_received(self, data: bytes) -> None:
         """Serve what it asks."""
         self.spoken = True
-        daemon = self._daemon
-        daemon.perform(daemon.server.receive(self.connection, data, time.monotonic()))
+        self._daemon.receive(self.connection, data)
+
+    def send(self, connection: Connection) -> None:
+        """Send what the store has for it."""
+        self.transport.write(connection.take())
+        if self.paused:  # events come all the same
+            connection.queued = self.transport.get_write_buffer_size()
+
+    def drop(self) -> None:
+        """Hang up."""
+        self.transport.abort()
 
     def pause_writing(self) -> None:
         """Take no more requests of a client that does not read the replies."""
@@ -67,70 +89,92 @@ class Client(asyncio.Protocol):
 
     def connection_lost(self, _error: Exception | None) -> None:
         """Forget it."""
-        self._daemon.end(self)
+        self._daemon.detach(self.connection)
 
 
 class Xenstored:
-    """A store and its clients on sockets."""
+    """A store and its clients."""
 
-    def __init__(self, server: Server, journal: Journal | None, log: FilteringBoundLogger) -> None:
-        self.server = server
+    def __init__(
+        self,
+        server: Server,
+        journal: Journal | None,
+        log: FilteringBoundLogger,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Ends with HostError when a commit cannot be written down."""
+        self.clock = clock
+        self._server = server
         self._journal = journal
         self._log = log
-        self._clients: dict[int, Client] = {}
+        self._channels: dict[int, Channel] = {}
         self._max = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_DESCRIPTORS
         self._timer: asyncio.TimerHandle | None = None
         self._compaction: Iterator[None] | None = None
         self._compacting = False
 
-    def begin(self, client: Client) -> None:
-        """Serve a new client; when there is no room, in the place of one that never spoke."""
-        if len(self._clients) >= self._max:
-            idle = next((c for c in self._clients.values() if not c.spoken), client)
-            idle.transport.abort()
-        client.connection = self.server.connect()
-        self._clients[client.connection.number] = client
+    def attach(self, channel: Channel, actor: Actor = DOM0) -> Connection:
+        """Serve a new client, who acts as `actor`."""
+        connection = self._server.connect(actor)
+        self._channels[connection.number] = channel
+        return connection
 
-    def end(self, client: Client) -> None:
+    def accept(self, client: Client) -> Connection:
+        """Serve a client of the socket; when there is no room, in the place of a silent one."""
+        if len(self._channels) >= self._max:
+            silent = (c for c in self._channels.values() if isinstance(c, Client) and not c.spoken)
+            next(silent, client).drop()
+        return self.attach(client)
+
+    def detach(self, connection: Connection) -> None:
         """Forget a client that is gone."""
-        if self._clients.pop(client.connection.number, None) is not None:
-            self.server.disconnect(client.connection)
+        if self._channels.pop(connection.number, None) is not None:
+            self._server.disconnect(connection)
 
-    def perform(self, effects: list[Effect]) -> None:
-        """Do what the core has decided."""
+    def receive(self, connection: Connection, data: bytes) -> None:
+        """Serve what a client has sent."""
+        self._perform(self._server.receive(connection, data, self.clock()))
+
+    def introduce(self, domid: int) -> None:
+        """Note a guest that has no ring: it comes by its link."""
+        self._perform(self._server.introduce(Introduced(domid, frame=0, port=0)))
+
+    def release(self, domid: int) -> None:
+        """Forget a guest and all that it owns."""
+        self._perform(self._server.release(domid))
+
+    def domains(self) -> list[int]:
+        """Return the guests that are introduced."""
+        return list(self._server.store.domains)
+
+    def close(self) -> None:
+        """Drop all clients."""
+        for channel in list(self._channels.values()):
+            channel.drop()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _perform(self, effects: list[Effect]) -> None:
         for effect in effects:
             if type(effect) is Send:
-                self._send(effect.connection)
+                channel = self._channels.get(effect.connection.number)
+                if channel is not None:
+                    channel.send(effect.connection)
             elif type(effect) is Persist:
                 if not self._persist(effect.record):
                     return
             elif type(effect) is Close:
                 self._close(effect)
-        if self._timer is None and (at := self.server.deadline()) is not None:
+        if self._timer is None and (at := self._server.deadline()) is not None:
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(max(0.0, at - time.monotonic()), self._tick)
-
-    def close(self) -> None:
-        """Drop all clients."""
-        for client in list(self._clients.values()):
-            client.transport.abort()
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _send(self, connection: Connection) -> None:
-        client = self._clients.get(connection.number)
-        if client is not None:
-            client.transport.write(connection.take())
-            if client.paused:  # events come all the same
-                connection.queued = client.transport.get_write_buffer_size()
+            self._timer = loop.call_later(max(0.0, at - self.clock()), self._tick)
 
     def _close(self, effect: Close) -> None:
-        client = self._clients.pop(effect.connection.number, None)
-        if client is not None:
-            self._log.warning("client dropped", reason=effect.reason)
-            client.transport.abort()
+        channel = self._channels.pop(effect.connection.number, None)
+        if channel is not None:
+            self._log.warning("client of the store dropped", reason=effect.reason)
+            channel.drop()
 
     def _persist(self, record: bytes) -> bool:
         if self.failed.done():
@@ -153,7 +197,7 @@ class Xenstored:
     def _compact(self) -> None:
         assert self._journal is not None
         if self._compaction is None:
-            self._compaction = self._journal.compact(self.server.snapshot())
+            self._compaction = self._journal.compact(self._server.snapshot())
         try:
             next(self._compaction)
         except StopIteration:
@@ -166,7 +210,7 @@ class Xenstored:
 
     def _tick(self) -> None:
         self._timer = None
-        self.perform(self.server.tick(time.monotonic()))
+        self._perform(self._server.tick(self.clock()))
 
 
 @asynccontextmanager

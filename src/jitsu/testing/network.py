@@ -20,6 +20,16 @@ HOP = 0.00005
 """Seconds that a frame takes from port to port."""
 
 
+class SilentPort:
+    """The store link of a guest that does not use it."""
+
+    def send(self, frame: bytes) -> None:
+        """Lose the frame."""
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
 class SimulatedLink:
     """One guest's interface."""
 
@@ -51,6 +61,10 @@ class SimulatedLink:
     def send(self, frame: bytes) -> None:
         """Send to the guest alone."""
         self._network.later(self, self.deliver, frame)
+
+    def attend(self, on_payload: FrameHandler) -> SilentPort:
+        """Hear nothing."""
+        return SilentPort()
 
     def deafen(self) -> None:
         """Copy no more frames."""

@@ -16,8 +16,11 @@ import structlog
 
 from jitsu.backends.fake import FakeBackend, Script
 from jitsu.core import directory
+from jitsu.core.xenstore.server import Server as StoreServer
 from jitsu.daemon import Ambient, Daemon
+from jitsu.host.guests import Guests
 from jitsu.host.network import GuestLink
+from jitsu.host.xenstored import Xenstored
 from jitsu.model import (
     Answer,
     Config,
@@ -48,6 +51,7 @@ class World:
     config: Config
     network: SimulatedNetwork = field(init=False)
     backend: FakeBackend = field(init=False)
+    xenstored: Xenstored = field(init=False)
     daemon: Daemon = field(init=False)
     scripts: dict[Name, list[Script]] = field(default_factory=dict)
     """How the next boots of each service go; when there is none left, well."""
@@ -65,7 +69,9 @@ class World:
         )
         ambient = Ambient(loop.time, secret, serial=1)
         backends = {"fake": self.backend}
-        self.daemon = Daemon(self.config, self.network, backends, silent, ambient)
+        self.xenstored = Xenstored(StoreServer(), None, silent, loop.time)
+        guests = Guests(self.xenstored, self.config.network)
+        self.daemon = Daemon(self.config, self.network, backends, guests, silent, ambient)
         self.network.to_synjitsu = self.daemon.frame
 
     # The world as the daemon sees it.
@@ -143,6 +149,7 @@ class World:
         assert not self.network.links, "an interface is left"
         assert all(owner is None for owner in self.network.owners.values()), "an entry is left"
         assert self.daemon.memory_free == self.config.host.memory, "memory is still claimed"
+        assert not self.xenstored.domains(), "a guest is still in the store"
 
 
 def page_of(service: Service) -> bytes:
