@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,12 +11,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from jitsu.bench import dns, neighbour
+from jitsu.bench import dns, neighbour, xenstore
 from jitsu.cli.options import Json
 from jitsu.errors import JitsuError
 from jitsu.host.netns import become_root
 
-BENCHES = {"dns": dns.run, "neighbour": neighbour.run}
+BENCHES = {"dns": dns.run, "neighbour": neighbour.run, "xenstore": xenstore.run}
 
 
 def command(
@@ -43,9 +44,12 @@ def host() -> dict[str, str]:
 
 
 def _show(rows: list[dict[str, object]]) -> None:
+    keys = dict.fromkeys(key for row in rows for key in row)
     table = Table(box=None, pad_edge=False)
-    for key in rows[0] | rows[-1]:
-        table.add_column(key.upper(), justify="left" if key in ("what", "unit") else "right")
+    for key in keys:
+        text = key in ("what", "unit")
+        table.add_column(key.upper(), justify="left" if text else "right", no_wrap=key == "what")
     for row in rows:
-        table.add_row(*(str(row.get(key, "")) for key in rows[0] | rows[-1]))
-    Console().print(table)
+        table.add_row(*(str(row.get(key, "")) for key in keys))
+    # In a pipe the table is as wide as it is.
+    Console(width=None if sys.stdout.isatty() else 200).print(table)

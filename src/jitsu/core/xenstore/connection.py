@@ -56,13 +56,17 @@ class Connection:
         """Answer a request."""
         if len(payload) > PAYLOAD_MAX:
             op, payload = int(Op.ERROR), b"E2BIG\0"
-        self._put(HEADER.pack(op, message.request, message.transaction, len(payload)) + payload)
+        data = HEADER.pack(op, message.request, message.transaction, len(payload)) + payload
+        self.out.append(data)
+        self.pending += len(data)
 
     def event(self, watch: Watch, path: bytes) -> None:
         """Tell the client that what it watches has changed."""
         payload = b"%b\0%b\0" % (path[watch.cut :], watch.token)
         if len(payload) <= PAYLOAD_MAX:  # WATCH has seen to it for the watch's own path
-            self._put(HEADER.pack(Op.WATCH_EVENT, 0, 0, len(payload)) + payload)
+            data = HEADER.pack(Op.WATCH_EVENT, 0, 0, len(payload)) + payload
+            self.out.append(data)
+            self.pending += len(data)
 
     def take(self) -> bytes:
         """Return what is to be sent, once."""
@@ -72,7 +76,3 @@ class Connection:
         data = b"".join(self.out)
         self.out.clear()
         return data
-
-    def _put(self, data: bytes) -> None:
-        self.out.append(data)
-        self.pending += len(data)

@@ -7,9 +7,9 @@ an empty one, ended by one with an END entry, without which it is not used.
 """
 
 import struct
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from zlib import crc32
 
 from jitsu.core.xenstore import path as paths
 from jitsu.core.xenstore import tree
@@ -43,7 +43,8 @@ class Introduced:
 
 def commit(changes: Iterable[Change]) -> bytes:
     """Render one commit."""
-    return _record(_entries(changes))
+    body = b"".join(_entries(changes))
+    return _FRAME.pack(crc32(body), len(body)) + body
 
 
 def _entries(changes: Iterable[Change]) -> list[bytes]:
@@ -84,7 +85,7 @@ def snapshot(
 
 def _record(entries: list[bytes]) -> bytes:
     body = b"".join(entries)
-    return _FRAME.pack(zlib.crc32(body), len(body)) + body
+    return _FRAME.pack(crc32(body), len(body)) + body
 
 
 def _set(path: bytes, node: Node) -> bytes:
@@ -124,7 +125,7 @@ class Recovered:
             body = data[begin : begin + length]
             if len(body) < length:
                 break
-            if zlib.crc32(body) != checksum:
+            if crc32(body) != checksum:
                 if begin + length == len(data):
                     break
                 raise WireError(f"the record at byte {at} is damaged")

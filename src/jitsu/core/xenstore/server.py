@@ -51,7 +51,7 @@ class Server:
         """Take what a client has sent."""
         try:
             for message in connection.messages.feed(data):
-                if connection in self._held_up:
+                if self._held_up and connection in self._held_up:
                     self._wait(connection, message)
                 elif not connection.closed:
                     self._serve(connection, message, now)
@@ -112,12 +112,13 @@ class Server:
         self.store.to_send(connection)
 
     def _of_tree(self, connection: Connection, message: Message) -> Reply:
-        if message.transaction:
-            return _open(connection, message).perform(message.op, message.payload)
-        if message.payload[:1] == b"@":
-            return message.op, self._special(connection, message)
+        op, _, transaction, payload = message
+        if transaction:
+            return _open(connection, message).perform(op, payload)
+        if payload.startswith(b"@"):
+            return op, self._special(connection, message)
         space = self.store.space(connection)
-        reply = calls.perform(space, message.op, message.payload)
+        reply = calls.perform(space, op, payload)
         if space.changes:
             self.store.commit(connection.actor, space)
         return reply

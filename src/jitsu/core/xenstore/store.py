@@ -141,13 +141,16 @@ class Store:
 
     def commit(self, actor: Actor, space: Space) -> None:
         """Make a space's root the store's; have it written down, and tell who watches."""
-        self._adopt(space)
-        credit = self.credit
+        self.root = space.root
+        if space.owned:
+            self._own(space.owned)
+        credit, changes = self.credit, space.changes
         credit.commits += 1
         if self.open and not actor.privileged:
-            credit.committed(actor.domid, space.changes)
-        self._effects.append(Persist(journal.commit(space.changes)))
-        self.tell(space.changes)
+            credit.committed(actor.domid, changes)
+        self._effects.append(Persist(journal.commit(changes)))
+        if self.watches.by_path:
+            self.tell(changes)
 
     def tell(self, changes: list[Change]) -> None:
         """Send events of changes to those who watch and may know."""
@@ -180,12 +183,12 @@ class Store:
                 if now is not None:
                     bare = now._replace(perms=forget(now.perms, domid))
                     space.replace(path, names, now, bare)
-        self._adopt(space)
+        self.root = space.root
+        self._own(space.owned)
         return space.changes
 
-    def _adopt(self, space: Space) -> None:
-        self.root = space.root
-        for domid, count in space.owned.items():
+    def _own(self, more: dict[int, int]) -> None:
+        for domid, count in more.items():
             self._count(domid, count)
 
     def _count(self, domid: int, count: int) -> None:

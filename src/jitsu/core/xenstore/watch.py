@@ -39,31 +39,29 @@ class Watches:
     """All watches of all connections, by path."""
 
     def __init__(self) -> None:
-        self._by_path: dict[bytes, list[Watch]] = {}
+        self.by_path: dict[bytes, list[Watch]] = {}
 
     def __len__(self) -> int:
         """Return the number of paths that are watched."""
-        return len(self._by_path)
+        return len(self.by_path)
 
     def add(self, watch: Watch) -> None:
         """Begin to tell `watch`."""
-        self._by_path.setdefault(watch.path, []).append(watch)
+        self.by_path.setdefault(watch.path, []).append(watch)
 
     def remove(self, watch: Watch) -> None:
         """Tell `watch` no more."""
-        found = self._by_path[watch.path]
+        found = self.by_path[watch.path]
         found.remove(watch)
         if not found:
-            del self._by_path[watch.path]
+            del self.by_path[watch.path]
 
     def at(self, path: bytes) -> Iterable[Watch]:
         """Return the watches on just `path`."""
-        return self._by_path.get(path, ())
+        return self.by_path.get(path, ())
 
     def hear(self, changes: Iterable[Change]) -> Iterator[Event]:
         """Yield who is to be told of `changes`, in their order, each of a path only once."""
-        if not self._by_path:
-            return
         last = {change.path: change for change in changes if change.told}
         for path, change in last.items():
             for above in paths.ancestors(path):
@@ -75,7 +73,7 @@ class Watches:
     def _below(self, path: bytes, removed: Node) -> Iterator[Event]:
         """Yield the watches on what was below a node that is removed."""
         prefix = path + b"/"
-        for watched in [watched for watched in self._by_path if watched.startswith(prefix)]:
+        for watched in [watched for watched in self.by_path if watched.startswith(prefix)]:
             node = tree.find(removed, paths.names(watched[len(path) :]))
             if node is not None:
                 for watch in self.at(watched):
