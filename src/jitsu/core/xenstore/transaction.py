@@ -24,6 +24,7 @@ In all cases the store is as if the transactions had run one after another, in t
 ends.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from jitsu.core.xenstore import calls, tree
@@ -32,6 +33,7 @@ from jitsu.core.xenstore.calls import Reply
 from jitsu.core.xenstore.path import Names
 from jitsu.core.xenstore.space import Space
 from jitsu.core.xenstore.tree import Node
+from jitsu.wire.xenstore import Op
 
 PLACES_MAX = 16
 """With more places it is not much dearer to do all requests again."""
@@ -84,8 +86,13 @@ class Transaction:
 
     def _graft(self, root: Node) -> Space | None:
         space = self.space
-        places = self._places()
-        if places is None or not all(unchanged(self.base, root, place) for place in places):
+        firm, fresh = self._touched(root)
+        firm |= self._seen(fresh)
+        places = tops(firm | fresh)
+        if len(places) > PLACES_MAX or not all(
+            unchanged(self.base, root, place) if place in firm else self._vacant(root, place)
+            for place in places
+        ):
             return None
         if any(
             count > 0 and space.held.get(domid, 0) + count > space.quota.nodes
@@ -99,25 +106,56 @@ class Transaction:
         space.root = root
         return space
 
-    def _places(self) -> list[Names] | None:
-        """Return the tops of all that was read or changed; None if they are too many."""
-        places: list[Names] = []
-        for names in sorted(
-            {change.place for change in self.space.changes} | self._seen(), key=len
-        ):
-            if not any(names[: len(place)] == place for place in places):
-                if len(places) == PLACES_MAX:
-                    return None
-                places.append(names)
-        return places
+    def _touched(self, root: Node) -> tuple[set[Names], set[Names]]:
+        """Return the tops of what was changed or removed, and of what was created.
 
-    def _seen(self) -> set[Names]:
-        """Return what the requests that changed nothing were about, where it is a path."""
+        Parents that were created on the way may be in the store's tree by now: then what counts
+        begins below them. So it is when the first domains of a host are built at once, each of
+        which creates `/local/domain`. Only for privileged clients: for others the permissions of a
+        parent, which was not there, decide about the replies.
+        """
+        firm: set[Names] = set()
+        fresh: set[Names] = set()
+        inside: set[Names] = set()
+        """What was created, at or below one of `fresh`."""
+        for path, before, _, place, told in self.space.changes:
+            if before is not None or not self.space.actor.privileged:
+                if place not in inside:
+                    firm.add(place)
+            elif told:
+                names = paths.names(path)
+                if names[:-1] not in inside:
+                    depth = len(place)
+                    while depth < len(names) and tree.find(root, names[:depth]) is not None:
+                        depth += 1
+                    fresh.add(names[:depth])
+                    inside.update(names[:end] for end in range(depth, len(names)))
+                inside.add(names)
+        return firm, {names for names in fresh if not below(names, firm)}
+
+    def _vacant(self, root: Node, place: Names) -> bool:
+        """Tell whether `place` is free in the store's tree, and would be created as it was here."""
+        theirs, mine = root, self.space.root
+        for name in place[:-1]:
+            child, twin = theirs.children.get(name), mine.children.get(name)
+            if child is None or twin is None or child.perms != twin.perms:
+                return False
+            theirs, mine = child, twin
+        return place[-1] not in theirs.children and theirs.perms == mine.perms
+
+    def _seen(self, fresh: set[Names]) -> set[Names]:
+        """Return what the requests that changed nothing were about, where it is a path.
+
+        What was created says itself that all below was not there; but what RM says of a node that
+        is not there depends on its parent.
+        """
         home = self.space.home
         seen = set()
-        for _, payload, reply, changed in self.entries:
+        for op, payload, reply, changed in self.entries:
             if not changed and reply != (calls.ERROR, calls.EINVAL):
-                seen.add(paths.locate(calls.path_of(payload), home)[1])
+                names = paths.locate(calls.path_of(payload), home)[1]
+                if op == Op.RM or not below(names, fresh):
+                    seen.add(names)
         return seen
 
     def _replay(self, root: Node) -> Space | Conflict:
@@ -127,6 +165,20 @@ class Transaction:
             if calls.perform(space, op, payload) != reply:
                 return Conflict(paths.locate(calls.path_of(payload), mine.home)[0])
         return space
+
+
+def below(names: Names, places: Iterable[Names]) -> bool:
+    """Tell whether `names` is at or below one of `places`."""
+    return any(names[: len(place)] == place for place in places)
+
+
+def tops(places: set[Names]) -> list[Names]:
+    """Return those of `places` that are below no other."""
+    found: list[Names] = []
+    for names in sorted(places, key=len):
+        if not below(names, found):
+            found.append(names)
+    return found
 
 
 def unchanged(base: Node, root: Node, names: Names) -> bool:
