@@ -131,17 +131,15 @@ class Transaction:
                     fresh.add(names[:depth])
                     inside.update(names[:end] for end in range(depth, len(names)))
                 inside.add(names)
-        return firm, {names for names in fresh if not below(names, firm)}
+        return firm, fresh
 
     def _vacant(self, root: Node, place: Names) -> bool:
         """Tell whether `place` is free in the store's tree, and would be created as it was here."""
-        theirs, mine = root, self.space.root
-        for name in place[:-1]:
-            child, twin = theirs.children.get(name), mine.children.get(name)
-            if child is None or twin is None or child.perms != twin.perms:
-                return False
-            theirs, mine = child, twin
-        return place[-1] not in theirs.children and theirs.perms == mine.perms
+        theirs = tree.find(root, place[:-1])
+        mine = tree.find(self.space.root, place[:-1])
+        if theirs is None or mine is None or theirs.perms != mine.perms:
+            return False
+        return place[-1] not in theirs.children
 
     def _seen(self, fresh: set[Names]) -> set[Names]:
         """Return what the requests that changed nothing were about, where it is a path.
