@@ -49,10 +49,8 @@ def joined(parts: Names) -> bytes:
 
 
 def ancestors(path: bytes) -> list[bytes]:
-    """Return `path` and all above it, up to `/`; a special path has none above it."""
+    """Return `path` and all above it, up to `/`."""
     found = [path]
-    if path[:1] == b"@":
-        return found
     while (end := path.rfind(b"/")) > 0:
         path = path[:end]
         found.append(path)

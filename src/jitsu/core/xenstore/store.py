@@ -128,7 +128,7 @@ class Store:
         for connection in unsent.values():
             if connection.pending + connection.queued > connection.quota.queued:
                 self.close(connection, "it does not read what it is sent")
-            elif not connection.closed:
+            else:
                 self._effects.append(Send(connection))
         effects, self._effects = self._effects, []
         return effects

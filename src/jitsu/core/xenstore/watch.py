@@ -41,10 +41,6 @@ class Watches:
     def __init__(self) -> None:
         self.by_path: dict[bytes, list[Watch]] = {}
 
-    def __len__(self) -> int:
-        """Return the number of paths that are watched."""
-        return len(self.by_path)
-
     def add(self, watch: Watch) -> None:
         """Begin to tell `watch`."""
         self.by_path.setdefault(watch.path, []).append(watch)
