@@ -195,6 +195,7 @@ def test_nothing_of_a_domain_outlives_it() -> None:
         ("dom0", "WRITE /mixed/its/not|", "OK|"),
         ("dom0", "SET_PERMS /mixed/its|n1|", "OK|"),
         ("dom0", "SET_PERMS /mixed/its/not|n0|r1|", "OK|"),
+        ("dom0", "WRITE /mixed/its/too|", "OK|"),
         ("dom0", "WRITE /shared|x", "OK|"),
         ("dom0", "SET_PERMS /shared|n0|r1|r2|", "OK|"),
         ("dom0", "WATCH /mixed|t|", "OK|"),
