@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,9 @@ class Daemon:
         )
         assert self.process.stderr is not None
         self.first = self.process.stderr.readline()  # it says that it serves, or why not
+        self.last = b""
+        self._reader = threading.Thread(target=self._read)  # else its log would be full one day
+        self._reader.start()
 
     def connect(self) -> "RawClient":
         return RawClient(self.socket)
@@ -40,10 +44,14 @@ class Daemon:
 
     def wait(self) -> int:
         code = self.process.wait(PATIENCE)
-        assert self.process.stderr is not None
-        self.last = self.process.stderr.read()
-        self.process.stderr.close()
+        self._reader.join()
         return code
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        with self.process.stderr as log:
+            for line in log:
+                self.last += line
 
     @property
     def memory(self) -> int:
@@ -60,8 +68,7 @@ def daemon(folder: Path, **how: object) -> Iterator[Daemon]:
     finally:
         if running.process.poll() is None:
             running.kill()
-        elif running.process.stderr is not None and not running.process.stderr.closed:
-            running.process.stderr.close()
+        running.wait()
 
 
 class RawClient:

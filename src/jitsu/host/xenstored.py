@@ -29,6 +29,7 @@ WRITE_BUFFER = 64 << 10
 BACKLOG = 1024
 _SPARE_DESCRIPTORS = 64
 """For the journal, the event loop and whatever else the process has open."""
+_LOG_PAUSE = 1.0
 _SNAPSHOT_PAUSE = 0.002
 """Seconds between two records of a snapshot, each a third of a millisecond's work."""
 
@@ -113,6 +114,8 @@ class Xenstored:
         self._timer: asyncio.TimerHandle | None = None
         self._compaction: Iterator[None] | None = None
         self._compacting = False
+        self._dropped = 0
+        self._log_at = -_LOG_PAUSE
 
     def attach(self, channel: Channel, actor: Actor = DOM0) -> Connection:
         """Serve a new client, who acts as `actor`."""
@@ -173,8 +176,13 @@ class Xenstored:
     def _close(self, effect: Close) -> None:
         channel = self._channels.pop(effect.connection.number, None)
         if channel is not None:
-            self._log.warning("client of the store dropped", reason=effect.reason)
             channel.drop()
+            self._dropped += 1
+            # Who is dropped can come back at once: the log is not to be filled by it.
+            if self.clock() >= self._log_at:
+                self._log_at = self.clock() + _LOG_PAUSE
+                told = {"reason": effect.reason, "dropped": self._dropped}
+                self._log.warning("client of the store dropped", **told)
 
     def _persist(self, record: bytes) -> bool:
         if self.failed.done():
