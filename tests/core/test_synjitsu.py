@@ -268,14 +268,17 @@ def test_frames_that_are_for_nobody() -> None:
     assert port.core.counters == {"malformed": 1, "not for a service": 3}
 
 
-def test_the_guest_is_not_answered_by_itself() -> None:
+@pytest.mark.parametrize("situation", ["asleep", "heard", "moving", "guest", "failed"])
+@pytest.mark.parametrize("sender", [A, B], ids=["itself", "another"])
+def test_a_guest_is_no_client(situation: str, sender: Service) -> None:
+    """It wakes nobody, and is not answered: neither itself nor by another that sleeps."""
     port = Port()
-    port.come_to("heard")
-    assert port.arrives(announcement(A)) == []
-    assert port.arrives(segment(at(A), at(A), tcp.Segment(1, 2, 0, 0, Flags.SYN, 1))) == []
+    port.come_to(situation)
+    me = at(sender)
+    for data in (syn(who=me), datagram(who=me), ping(me), who_has(A.address, me)):
+        assert port.arrives(data) == []
     assert port.held() == 0
-    # Another guest that asks is a client as any.
-    assert port.arrives(who_has(A.address, at(B))) == [Send(is_at(A.address, A.mac, at(B)))]
+    assert port.core.counters["sent by a guest"] == 4
 
 
 def test_only_those_who_may_summon_do() -> None:

@@ -26,6 +26,9 @@ network is up before its server listens would answer them with RST.
 comes from an address that is nobody's (`NetworkConfig.probe`) and travels on the guest's own link,
 so that no client ever sees a trace of it.
 
+*Guests are no clients*: a frame from the MAC address of a service wakes nobody and is not answered,
+be it a guest that makes sure that its address is its own. Guests answer probes on their own links.
+
 *A refusal is honest*: a service that has failed answers SYNs with RST, datagrams with ICMP port
 unreachable, echo requests with ICMP host unreachable: clients learn now, not by time-out.
 """
@@ -251,10 +254,12 @@ class Synjitsu:
         seen = glance(frame)
         if seen is None:
             return self._drop("malformed")
+        if seen.source in self._by_mac:
+            return self._drop("sent by a guest")
         if seen.kind is Kind.ARP_REQUEST:
             return self._asked(seen, frame)
         sleeper = self._by_mac.get(seen.destination)
-        if sleeper is None or seen.source == sleeper.service.mac:
+        if sleeper is None:
             return self._drop("not for a service")
         if not sleeper.holds:
             return self._drop("hand-off is none")
@@ -269,8 +274,6 @@ class Synjitsu:
         sleeper = self._by_ip.get(seen.destination_ip)
         if sleeper is None or sleeper.owner is Owner.GUEST or not sleeper.holds:
             return self._drop("not for a service")
-        if seen.source == sleeper.service.mac:
-            return []  # the guest itself, making sure that its address is its own
         return [Send(self._arp_reply(frame, sleeper.service.mac))]
 
     def _client_sent(self, sleeper: _Sleeper, seen: Glance, frame: bytes) -> list[Effect]:
