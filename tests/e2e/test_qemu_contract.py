@@ -7,6 +7,8 @@ from dataclasses import replace
 from ipaddress import IPv4Network
 from pathlib import Path
 
+import pytest
+
 from e2e.conftest import guests
 from jitsu.backends import qemu
 from jitsu.backends.qemu_accel import hello_image
@@ -39,7 +41,7 @@ def test_qemu_passes_the_contract(tmp_path: Path) -> None:
         name = Name("www")
         plain = Service(name, (), str(hello_image()), SUBNET[10], mac_of(name))
         up = stack.enter_context(bridge(NETWORK))
-        network = stack.enter_context(kernel_network(up, (plain,)))
+        network = stack.enter_context(kernel_network(up, (plain,), pytest.fail))
         leftovers = Leftovers(tmp_path / "guests")
 
         @asynccontextmanager

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from host import kernel
-from host.kernel import BRIDGE, CLIENT, MAIL, WWW, Lab
+from host.kernel import BRIDGE, CLIENT, MAIL, SUBNET, WWW, Lab
+from jitsu.core.synjitsu import OWN_MAC
 from jitsu.errors import HostError
 from jitsu.host.link import KernelNetwork, kernel_network
 from jitsu.host.network import GuestLink
 from jitsu.model import Service
-from jitsu.testing.peer import frame
-from jitsu.wire import arp, ethernet, ipv4, udp
+from jitsu.testing.peer import frame, segment
+from jitsu.wire import arp, ethernet, ipv4, tcp, udp
 from jitsu.wire.ethernet import BROADCAST, EtherType
 
 pytestmark = kernel.marks()
@@ -131,7 +132,7 @@ def play(story: Story) -> None:
 
     with kernel.lab() as lab:
         before = kernel.interfaces()
-        with kernel_network(lab.bridge, (WWW, MAIL)) as network:
+        with kernel_network(lab.bridge, (WWW, MAIL), pytest.fail) as network:
             asyncio.run(main(lab, network))
         assert kernel.interfaces() == before
         tables = [item for item in kernel.nft("list", "tables") if "table" in item]
@@ -294,6 +295,36 @@ def test_traffic() -> None:
             traffic = await place.network.traffic([WWW, MAIL])
             assert began - 1.0 <= traffic["www"].last <= time.monotonic()
             assert traffic["mail"].last == 0.0
+
+    play(story)
+
+
+def test_the_connections_of_a_guest_end_with_it() -> None:
+    async def story(place: Place) -> None:
+        async with place.guest(WWW) as guest:
+            answer = tcp.Segment(80, 4000, 1, 1, tcp.Flags.SYN | tcp.Flags.ACK, 1000)
+            data = segment((WWW.mac, WWW.address), CLIENT, answer)
+            guest.send(data)
+            await place.client.has(data)
+            assert (await place.network.traffic([WWW]))["www"].flows == 1
+        assert (await place.network.traffic([WWW]))["www"].flows == 0
+
+    play(story)
+
+
+def test_a_guest_does_not_reach_one_that_sleeps() -> None:
+    """Nor wakes it; but what it sends to Synjitsu itself arrives."""
+
+    async def story(place: Place) -> None:
+        async with place.guest(WWW) as guest:
+            me, nowhere = (WWW.mac, WWW.address), SUBNET[254]
+            content = udp.encode(udp.Datagram(1, 2, b""), WWW.address, nowhere)
+            to_mail = frame(me, (MAIL.mac, nowhere), ipv4.Protocol.UDP, content)
+            to_synjitsu = frame(me, (OWN_MAC, nowhere), ipv4.Protocol.UDP, content)
+            guest.send(to_mail)
+            guest.send(to_synjitsu)
+            await place.synjitsu.has(to_synjitsu)
+            assert to_mail not in place.synjitsu.frames
 
     play(story)
 

@@ -53,7 +53,7 @@ def command(
         accel = qemu_accel.choose(Path(checked.host.state), log)
         hypervisor = qemu.QemuBackend(qemu.find(accel), checked.network, leftovers)
         up = stack.enter_context(bridge(checked.network))
-        network = stack.enter_context(kernel_network(up, checked.services))
+        network = stack.enter_context(kernel_network(up, checked.services, log.warning))
         uvloop.run(_serve(checked, network, {"qemu": hypervisor}, log))
 
 

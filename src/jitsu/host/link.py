@@ -9,7 +9,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -96,12 +96,14 @@ class KernelLink:
             loop.call_later(_TIDY_AFTER, self._network.tidy, listener)
 
     async def close(self) -> None:
-        """Stop listening and let the descriptor go."""
+        """Stop listening and let the descriptor go; the guest's connections are no more."""
         self.deafen()
         fd, self.fd = self.fd, -1
         if fd >= 0:
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(self._network.closers, os.close, fd)
+        if self.service is not None:
+            await self._network.forget(self.service)
 
     def _readable(self) -> None:
         for _ in range(_BATCH):
@@ -218,13 +220,18 @@ class KernelNetwork:
     async def traffic(self, services: list[Service]) -> dict[str, Traffic]:
         """Ask nftables."""
         loop = asyncio.get_running_loop()
-        usage = await loop.run_in_executor(self._nftables, self._firewall.usage)
+        usage = await loop.run_in_executor(self._nftables, self._firewall.usage, services)
         now = time.monotonic()
         return {
             s.name: Traffic(now - age if (age := usage[s.name].age) is not None else 0.0, flows)
             for s in services
             for flows in [usage[s.name].flows]
         }
+
+    async def forget(self, service: Service) -> None:
+        """Have nftables forget what a guest that is no more had open."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._nftables, self._firewall.forget, service)
 
     async def request(self, message: bytes) -> None:
         """Have the kernel do `message`, on the netlink thread."""
@@ -246,12 +253,17 @@ def port_name(bridge: str, number: int) -> str:
 
 
 @contextmanager
-def kernel_network(bridge: Bridge, services: tuple[Service, ...]) -> Iterator[KernelNetwork]:
-    """Have a network on `bridge`, all `services` owned by Synjitsu. Raises HostError."""
+def kernel_network(
+    bridge: Bridge, services: tuple[Service, ...], report: Callable[[str], None]
+) -> Iterator[KernelNetwork]:
+    """Have a network on `bridge`, all `services` owned by Synjitsu. Raises HostError.
+
+    `report` is told, on whatever thread, what the operator should know.
+    """
     numbers = {service.name: i for i, service in enumerate(services)}
     with ExitStack() as undo:
         ports = [(port_name(bridge.name, numbers[s.name]), s) for s in services]
-        firewall = Firewall(bridge.name, ports)
+        firewall = Firewall(bridge.name, ports, report)
         undo.callback(firewall.close)
         network = KernelNetwork(bridge, firewall, numbers)
         undo.callback(network.close)
