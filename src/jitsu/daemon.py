@@ -30,7 +30,7 @@ from jitsu.core import synjitsu
 from jitsu.core.admission import Gatekeeper
 from jitsu.core.deadlines import Deadlines
 from jitsu.core.waterfall import Waterfall
-from jitsu.errors import BootError, ControlError, HostError
+from jitsu.errors import ControlError, HostError
 from jitsu.host.network import GuestLink, Network
 from jitsu.model import Cause, Config, Epoch, Name, Service, State, StopMode
 
@@ -357,7 +357,8 @@ class Daemon:
         try:
             backend = self._backends[service.backend]
             instance = await backend.boot(service, epoch, self._network, watch)
-        except BootError as error:
+        except (HostError, OSError) as error:
+            # Whatever a backend meets on its way costs this boot, not the guests that run.
             started.set_result(None)
             self._tell_summoner(service.name, summoning.Gone(epoch, str(error)))
             return

@@ -17,6 +17,7 @@ from jitsu.errors import HostError
 from jitsu.host.link import KernelNetwork, kernel_network
 from jitsu.host.network import GuestLink
 from jitsu.model import Service
+from jitsu.host.tap import open_tap
 from jitsu.testing.peer import frame, segment
 from jitsu.wire import arp, ethernet, ipv4, tcp, udp
 from jitsu.wire.ethernet import BROADCAST, EtherType
@@ -268,6 +269,23 @@ def test_a_link_that_nobody_takes() -> None:
         await link.close()
         assert link.fd == -1
         await link.close()
+
+def test_a_guest_that_cannot_join_owns_nothing() -> None:
+    """Its interface's name is another's; the address stays with Synjitsu."""
+
+    async def story(place: Place) -> None:
+        other = open_tap(f"{BRIDGE}-g0")
+        link = await place.network.open(WWW)
+        with pytest.raises(HostError, match="rtnetlink: File exists"):
+            await link.join(lambda _: None)
+        with pytest.raises(HostError, match="g0 has not joined the bridge"):
+            await place.network.own(WWW, link)
+        await link.close()
+        os.close(other)
+        await place.synjitsu.has(place.asks(WWW, b"still here"))
+
+    play(story)
+
 
     play(story)
 

@@ -47,10 +47,10 @@ def command(
     run = Path(checked.host.run)
     with ExitStack() as stack:
         stack.enter_context(only_daemon(run))
-        leftovers = Leftovers(run / "guests")
-        leftovers.end(log.warning)
-        stack.callback(leftovers.end, log.warning)  # should the daemon itself fail
-        accel = qemu_accel.choose(Path(checked.host.state), log)
+        leftovers = Leftovers(run / "guests", log.warning)
+        leftovers.end()
+        stack.callback(leftovers.end)  # should the daemon itself fail
+        accel = qemu_accel.choose(Path(checked.host.state), log, leftovers)
         hypervisor = qemu.QemuBackend(qemu.find(accel), checked.network, leftovers)
         up = stack.enter_context(bridge(checked.network))
         network = stack.enter_context(kernel_network(up, checked.services, log.warning))

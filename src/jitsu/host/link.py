@@ -40,7 +40,11 @@ class KernelLink:
     def __init__(self, name: str, bridge: Bridge, network: "KernelNetwork") -> None:
         self.name = name
         self.fd = open_tap(name, vnet_hdr=True)
-        self.index = socket.if_nametoindex(name)
+        try:
+            self.index = socket.if_nametoindex(name)
+        except OSError as error:
+            os.close(self.fd)
+            raise HostError(f"{name}: {error}") from error
         self.entry = b""
         """The request that makes this link the owner: encoded while the guest boots."""
         self.service: Service | None = None
@@ -62,11 +66,10 @@ class KernelLink:
     async def join(self, on_frame: FrameHandler) -> None:
         """Make the tap a port of the bridge and listen to it."""
         self._on_frame = on_frame
-        # Bound only after it is made, so that the kernel has nothing to wait for.
-        self._socket = socket.socket(
-            socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0
-        )
+        kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         try:
+            # Bound only after it is made, so that the kernel has nothing to wait for.
+            self._socket = socket.socket(socket.AF_PACKET, kind, 0)
             self._socket.bind((self.name, _ETH_P_ALL))
         except OSError as error:
             raise HostError(f"{self.name}: {error.strerror}") from error
@@ -213,6 +216,8 @@ class KernelNetwork:
         await self.request(self._entries[service.mac] if link is None else link.entry)
 
     def own_now(self, service: Service) -> None:
+        if link is not None and not link.entry:
+            raise HostError(f"{link.name} has not joined the bridge")
         """Let Synjitsu own `service`; blocks, for set-up."""
         entry = self._entries[service.mac] = netlink.own(service.mac, self._port_index)
         self._requests.send(entry)
