@@ -132,6 +132,10 @@ class Daemon:
         """Have `run` stop all guests and return."""
         self._closing.set()
 
+    def fail(self, error: HostError) -> None:
+        """Have `run` raise: the network has gone away under the daemon."""
+        self._start(self._fail(error))
+
     # What may happen.
 
     def asked(self, event: dns.Query | dns.Forwarded) -> None:
@@ -329,6 +333,9 @@ class Daemon:
             self._mark(name, "answered", span="answer", since="")
         self._emit(effects)
         self._deadlines.set(_DIRECTORY, self.directory.deadline())
+
+    async def _fail(self, error: HostError) -> None:
+        raise error
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.create_task(work)

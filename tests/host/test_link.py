@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from pyroute2 import IPRoute
 
 from host import kernel
 from host.kernel import BRIDGE, CLIENT, MAIL, SUBNET, WWW, Lab
@@ -16,8 +17,8 @@ from jitsu.core.synjitsu import OWN_MAC
 from jitsu.errors import HostError
 from jitsu.host.link import KernelNetwork, kernel_network
 from jitsu.host.network import GuestLink
-from jitsu.model import Service
 from jitsu.host.tap import open_tap
+from jitsu.model import Service
 from jitsu.testing.peer import frame, segment
 from jitsu.wire import arp, ethernet, ipv4, tcp, udp
 from jitsu.wire.ethernet import BROADCAST, EtherType
@@ -90,6 +91,12 @@ class Place:
     network: KernelNetwork
     synjitsu: Inbox
     client: Inbox
+    losses: list[HostError] = field(default_factory=list)
+    lost: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def lose(self, error: HostError) -> None:
+        self.losses.append(error)
+        self.lost.set()
 
     @asynccontextmanager
     async def guest(self, service: Service) -> AsyncIterator[Guest]:
@@ -125,9 +132,10 @@ def play(story: Story) -> None:
         place = Place(lab, network, Inbox(), Inbox())
         loop = asyncio.get_running_loop()
         loop.add_reader(lab.client.socket, lambda: place.client.take(lab.client.socket.recv(65536)))
-        network.listen(place.synjitsu.take)
+        network.listen(place.synjitsu.take, place.lose)
         await story(place)
-        await network.own(WWW, None)  # and what was begun before is done
+        if not place.losses:
+            await network.own(WWW, None)  # and what was begun before is done
         network.deafen()
         loop.remove_reader(lab.client.socket)
 
@@ -262,14 +270,6 @@ def test_a_guest_that_dies_before_it_joins() -> None:
     play(story)
 
 
-def test_a_link_that_nobody_takes() -> None:
-    async def story(place: Place) -> None:
-        link = await place.network.open(WWW)
-        assert link.fd >= 0
-        await link.close()
-        assert link.fd == -1
-        await link.close()
-
 def test_a_guest_that_cannot_join_owns_nothing() -> None:
     """Its interface's name is another's; the address stays with Synjitsu."""
 
@@ -286,6 +286,14 @@ def test_a_guest_that_cannot_join_owns_nothing() -> None:
 
     play(story)
 
+
+def test_a_link_that_nobody_takes() -> None:
+    async def story(place: Place) -> None:
+        link = await place.network.open(WWW)
+        assert link.fd >= 0
+        await link.close()
+        assert link.fd == -1
+        await link.close()
 
     play(story)
 
@@ -357,6 +365,22 @@ def test_a_guest_that_does_not_read_costs_frames_not_time() -> None:
             link.send(request(WWW, b"%d" % i))
         os.close(fd)
         await link.close()
+
+    play(story)
+
+
+def remove(name: str) -> None:
+    with IPRoute() as ipr:
+        ipr.link("del", index=ipr.link_lookup(ifname=name)[0])
+
+
+def test_a_port_that_somebody_removes_is_noticed() -> None:
+    async def story(place: Place) -> None:
+        await place.synjitsu.has(place.asks(WWW, b"hello"))
+        await asyncio.to_thread(remove, f"{BRIDGE}-syn")
+        async with asyncio.timeout(PATIENCE):
+            await place.lost.wait()
+        assert [str(loss).partition(":")[0] for loss in place.losses] == [f"{BRIDGE}-syn"]
 
     play(story)
 

@@ -149,9 +149,12 @@ class KernelNetwork:
             self._requests.send(netlink.own(OWN_MAC, self._port_index))
             undo.pop_all()
 
-    def listen(self, on_frame: FrameHandler) -> None:
-        """Call `on_frame` with each frame that reaches Synjitsu's port."""
-        asyncio.get_running_loop().add_reader(self._port, self._readable, on_frame)
+    def listen(self, on_frame: FrameHandler, on_loss: Callable[[HostError], None]) -> None:
+        """Call `on_frame` with each frame that reaches Synjitsu's port.
+
+        When somebody has removed the port, `on_loss` is called, once.
+        """
+        asyncio.get_running_loop().add_reader(self._port, self._readable, on_frame, on_loss)
         self.prepare()
 
     def deafen(self) -> None:
@@ -213,11 +216,11 @@ class KernelNetwork:
     async def own(self, service: Service, link: GuestLink | None) -> None:
         """Replace the forwarding entry."""
         assert link is None or isinstance(link, KernelLink)
+        if link is not None and not link.entry:
+            raise HostError(f"{link.name} has not joined the bridge")
         await self.request(self._entries[service.mac] if link is None else link.entry)
 
     def own_now(self, service: Service) -> None:
-        if link is not None and not link.entry:
-            raise HostError(f"{link.name} has not joined the bridge")
         """Let Synjitsu own `service`; blocks, for set-up."""
         entry = self._entries[service.mac] = netlink.own(service.mac, self._port_index)
         self._requests.send(entry)
@@ -243,11 +246,15 @@ class KernelNetwork:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._netlink, self._requests.send, message)
 
-    def _readable(self, on_frame: FrameHandler) -> None:
+    def _readable(self, on_frame: FrameHandler, on_loss: Callable[[HostError], None]) -> None:
         for _ in range(_BATCH):
             try:
                 frame = os.read(self._port, _FRAME_MAX)
             except BlockingIOError:
+                return
+            except OSError as error:
+                self.deafen()
+                on_loss(HostError(f"{self._bridge.name}-syn: {error.strerror}"))
                 return
             on_frame(frame)
 
