@@ -8,12 +8,12 @@ from random import Random
 import pytest
 
 from jitsu.core import refusal
+from jitsu.core.probe import PROBE_PORT
 from jitsu.core.synjitsu import (
     HELD_BYTES_MAX,
     HELD_DATAGRAMS_MAX,
     HELD_FRAMES_MAX,
     OWN_MAC,
-    PROBE_PORT,
     PROBE_RETRY_FIRST,
     PROBE_RETRY_MAX,
     SPOKEN_MAX,

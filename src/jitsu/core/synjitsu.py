@@ -33,7 +33,6 @@ be it a guest that makes sure that its address is its own. Guests answer probes 
 unreachable, echo requests with ICMP host unreachable: clients learn now, not by time-out.
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -41,7 +40,7 @@ from enum import Enum, auto
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import assert_never
 
-from jitsu.core import refusal
+from jitsu.core import probe, refusal
 from jitsu.model import (
     Cause,
     Handoff,
@@ -53,7 +52,7 @@ from jitsu.model import (
     State,
     mac_of,
 )
-from jitsu.wire import arp, ethernet, ipv4, tcp
+from jitsu.wire import arp, ethernet, tcp
 from jitsu.wire.peek import Glance, Kind, glance
 
 HELD_FRAMES_MAX = 4096
@@ -66,8 +65,6 @@ SPOKEN_MAX = 1024
 """Peers that a booting guest has spoken to; one that boots does not talk to more."""
 PROBE_RETRY_FIRST, PROBE_RETRY_MAX = 0.001, 0.05
 """Seconds between probes: a server that is about to listen does so within milliseconds."""
-PROBE_PORT = 49152
-"""The first dynamic port (RFC 6335 section 6); the address is nobody's, so any would do."""
 
 OWN_MAC = mac_of("synjitsu, the port")
 
@@ -199,7 +196,7 @@ class Synjitsu:
     def __init__(
         self,
         services: Sequence[Service],
-        probe: IPv4Address,
+        probe_ip: IPv4Address,
         summon_from: Sequence[IPv4Network | IPv6Network],
         secret: bytes,
     ) -> None:
@@ -207,7 +204,7 @@ class Synjitsu:
         self._sleepers = {service.name: _Sleeper(service) for service in services}
         self._by_mac = {bytes(s.service.mac): s for s in self._sleepers.values()}
         self._by_ip = {s.service.address.packed: s for s in self._sleepers.values()}
-        self._probe_ip = probe
+        self._probe_ip = probe_ip
         self._allowed = [
             (int(n.network_address), int(n.netmask)) for n in summon_from if n.version == 4
         ]
@@ -429,7 +426,7 @@ class Synjitsu:
         assert isinstance(sleeper.service.ready, ReadyOnTcp)
         self._probing[sleeper.service.name] = now + sleeper.probe_wait
         sleeper.probe_wait = min(2 * sleeper.probe_wait, PROBE_RETRY_MAX)
-        isn = self._probe_isn(sleeper)
+        isn = probe.first_number(sleeper.service, self._secret)
         return [self._to_guest(sleeper, tcp.Flags.SYN, isn)]
 
     def _probe_answered(
@@ -447,25 +444,15 @@ class Synjitsu:
             return []
         if not (seen.flags & tcp.Flags.SYN and seen.flags & tcp.Flags.ACK):
             return []
-        reset = self._to_guest(sleeper, tcp.Flags.RST, tcp.seq_add(self._probe_isn(sleeper), 1))
+        isn = probe.first_number(sleeper.service, self._secret)
+        reset = self._to_guest(sleeper, tcp.Flags.RST, tcp.seq_add(isn, 1))
         return [reset, self._can_serve(sleeper)]
 
     def _to_guest(self, sleeper: _Sleeper, flags: tcp.Flags, seq: int) -> Effect:
         service = sleeper.service
         assert isinstance(service.ready, ReadyOnTcp)
-        segment = tcp.Segment(PROBE_PORT, service.ready.port, seq, 0, flags, window=1024)
-        payload = tcp.encode(segment, self._probe_ip, service.address)
-        packet = ipv4.Packet(self._probe_ip, service.address, ipv4.Protocol.TCP, payload)
-        return SendToGuest(
-            service.name,
-            ethernet.encode(
-                ethernet.Frame(service.mac, OWN_MAC, ethernet.EtherType.IPV4, ipv4.encode(packet))
-            ),
-        )
-
-    def _probe_isn(self, sleeper: _Sleeper) -> int:
-        digest = hashlib.sha256(self._secret + sleeper.service.name.encode()).digest()
-        return int.from_bytes(digest[:4])
+        data = probe.frame(service, service.ready.port, (OWN_MAC, self._probe_ip), flags, seq)
+        return SendToGuest(service.name, data)
 
     # Small questions.
 
