@@ -58,7 +58,8 @@ from jitsu.wire.peek import Glance, Kind, glance
 HELD_FRAMES_MAX = 4096
 """Frames held for one service: what a backlog of a busy server holds."""
 HELD_DATAGRAMS_MAX = 64
-"""Datagrams and echo requests among them: clients repeat those, and they may be large."""
+"""What is not TCP among them: clients repeat it, and it may be large. Segments that come while the
+entry is moved count as frames: those of a busy server's connections are many."""
 HELD_BYTES_MAX = 16 << 20
 """Bytes held for all services together."""
 SPOKEN_MAX = 1024
@@ -163,6 +164,9 @@ _WISHES = {
     Kind.UDP: Cause.UDP,
     Kind.ICMP_ECHO_REQUEST: Cause.ICMP,
 }
+
+
+_TCP = (Kind.TCP_SYN, Kind.TCP_OTHER)
 
 
 @dataclass(slots=True)
@@ -310,18 +314,18 @@ class Synjitsu:
 
     def _hold(self, sleeper: _Sleeper, seen: Glance, frame: bytes) -> list[Effect]:
         """Keep a frame for the guest; a SYN that is sent again replaces the earlier one."""
-        is_syn = seen.kind is Kind.TCP_SYN
-        key: object = _flow(seen) if is_syn else object()
+        key: object = _flow(seen) if seen.kind is Kind.TCP_SYN else object()
+        is_datagram = seen.kind not in _TCP
         old = sleeper.held.get(key)
         growth = len(frame) - (len(old[1]) if old else 0)
         if (
             (old is None and len(sleeper.held) >= HELD_FRAMES_MAX)
             or self._held_bytes + growth > HELD_BYTES_MAX
-            or (not is_syn and sleeper.datagrams >= HELD_DATAGRAMS_MAX)
+            or (is_datagram and sleeper.datagrams >= HELD_DATAGRAMS_MAX)
         ):
             return self._drop("no room to hold it")
         sleeper.held[key] = (seen.kind, frame)
-        sleeper.datagrams += not is_syn
+        sleeper.datagrams += is_datagram
         self._held_bytes += growth
         self.counters["held"] += 1
         return []
@@ -371,7 +375,7 @@ class Synjitsu:
         kept = {key: held for key, held in sleeper.held.items() if held[0] in _WISHES}
         self._release(sleeper)
         sleeper.held = kept
-        sleeper.datagrams = sum(kind is not Kind.TCP_SYN for kind, _ in kept.values())
+        sleeper.datagrams = sum(kind not in _TCP for kind, _ in kept.values())
         self._held_bytes += sum(len(frame) for _, frame in kept.values())
         refusals = [effect for frame in strays for effect in self._refuse(frame)]
         return [*refusals, *self._wake_for_held(sleeper)]
