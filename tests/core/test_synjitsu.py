@@ -17,6 +17,7 @@ from jitsu.core.synjitsu import (
     PROBE_RETRY_FIRST,
     PROBE_RETRY_MAX,
     SPOKEN_MAX,
+    STRAGGLING,
     Arrived,
     CanServe,
     Effect,
@@ -187,7 +188,8 @@ class Port:
         if situation == "moving":
             return
         self.moved(to_guest=True)
-        if situation == "guest":
+        self.now = 0.0 if situation == "guest" else STRAGGLING
+        if situation in ("guest", "guest long ago"):
             return
         self.enters(State.STOPPING)
         self.moving()
@@ -226,6 +228,7 @@ heard           answer  hold    pass    pass    hold    hold    pass    pass    
 awake           answer  hold    hold    hold    hold    hold    hold    hold    hold
 moving          answer  hold    hold    hold    hold    hold    hold    hold    hold
 guest           drop    send-on send-on send-on send-on send-on send-on send-on send-on
+guest-long-ago  drop    hold    hold    hold    hold    hold    hold    hold    hold
 stopping        answer  wake    hold    hold    wake    wake    drop    drop    drop
 asleep-again    answer  wake    refuse  drop    wake    wake    drop    drop    drop
 failed          answer  refuse  refuse  drop    refuse  refuse  drop    drop    drop
@@ -456,6 +459,24 @@ def test_a_refusal_is_honest() -> None:
     # A stray segment is reset at the number that it expects.
     reset = tcp.Segment(PORT, 5000, 900, 0, Flags.RST, 0)
     assert port.arrives(ACK) == [Send(segment(at(A), CLIENT, reset))]
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_frames_that_come_while_a_guest_dies(clean: bool) -> None:
+    """The kernel has deleted its entry and floods them to us, before we know that it has died."""
+    port = Port()
+    port.come_to("guest long ago")
+    for data in (SYN, sent(Flags.ACK, 1, ack=900)):
+        assert port.arrives(data) == []
+    port.moving()
+    assert port.moved(to_guest=False) == [Wake(A.name, Cause.SYN, IPv4Address(0))]
+    effects = port.enters(State.ASLEEP if clean else State.FAILED)
+    answers = [refusal.answer(data) for data in (SYN, sent(Flags.ACK, 1, ack=900))]
+    if clean:
+        assert effects == [Send(answers[1] or b""), Wake(A.name, Cause.SYN, IPv4Address(0))]
+        assert port.held() == 1
+    else:
+        assert effects == [Send(answer or b"") for answer in answers]
 
 
 # Limits.

@@ -15,7 +15,9 @@ Who owns an address, and what becomes of a frame for it:
     OURS     asleep, booting, failed   held, or answered, or refused
     OURS     awake: about to be moved  held, whatever it is
     MOVING   the entry is being moved  held, whatever it is
-    GUEST    awake                     a straggler that was queued before the move: sent on
+    GUEST    awake, just moved         a straggler that was queued before the move: sent on
+    GUEST    later                     held: the guest has died and its entry with it, or the kernel
+                                       would not have brought the frame here
 
 *A guest that boots* may need the network before it can serve. From its first frame on, frames that
 are not a client's beginning are passed to it: ARP replies, segments of its own connections, and
@@ -64,6 +66,8 @@ HELD_BYTES_MAX = 16 << 20
 """Bytes held for all services together."""
 SPOKEN_MAX = 1024
 """Peers that a booting guest has spoken to; one that boots does not talk to more."""
+STRAGGLING = 0.1
+"""Seconds within which what was queued at our port before a move has been read, however long."""
 PROBE_RETRY_FIRST, PROBE_RETRY_MAX = 0.001, 0.05
 """Seconds between probes: a server that is about to listen does so within milliseconds."""
 
@@ -176,6 +180,7 @@ class _Sleeper:
     service: Service
     state: State = State.ASLEEP
     owner: Owner = Owner.OURS
+    moved_at: float = 0.0
     held: dict[object, tuple[Kind, bytes]] = field(default_factory=dict)
     datagrams: int = 0
     heard: bool = False
@@ -236,7 +241,7 @@ class Synjitsu:
         """Return what `event` makes necessary."""
         match event:
             case Arrived(frame):
-                return self._arrived(frame)
+                return self._arrived(frame, now)
             case GuestSent(name, frame):
                 return self._guest_sent(self._sleepers[name], frame, now)
             case StateEntered(name, state):
@@ -245,13 +250,14 @@ class Synjitsu:
                 self._sleepers[name].owner = Owner.MOVING
                 return []
             case Moved(name, to_guest):
+                self._sleepers[name].moved_at = now
                 return self._moved(self._sleepers[name], to_guest=to_guest)
             case _:
                 assert_never(event)
 
     # Frames at our port.
 
-    def _arrived(self, frame: bytes) -> list[Effect]:
+    def _arrived(self, frame: bytes, now: float) -> list[Effect]:
         seen = glance(frame)
         if seen is None:
             return self._drop("malformed")
@@ -264,9 +270,9 @@ class Synjitsu:
             return self._drop("not for a service")
         if not sleeper.holds:
             return self._drop("hand-off is none")
-        if sleeper.owner is Owner.GUEST:
+        if sleeper.owner is Owner.GUEST and now < sleeper.moved_at + STRAGGLING:
             return [Send(frame)]
-        if sleeper.owner is Owner.MOVING or sleeper.state is State.AWAKE:
+        if sleeper.owner is not Owner.OURS or sleeper.state is State.AWAKE:
             return self._hold(sleeper, seen, frame)
         return self._client_sent(sleeper, seen, frame)
 

@@ -51,9 +51,9 @@ def bridge(config: NetworkConfig) -> Iterator[Bridge]:
 
 
 def port_settings(index: int) -> None:
-    """Make link `index` a port that is told of broadcasts but never learnt or flooded to."""
+    """Make link `index` a port of which nothing is learnt from what it sends."""
     with IPRoute() as ipr:
-        ipr.brport("set", index=index, learning=0, unicast_flood=0)
+        ipr.brport("set", index=index, learning=0)
 
 
 def _make(ipr: IPRoute, config: NetworkConfig, undo: ExitStack) -> int:

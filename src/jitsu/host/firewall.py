@@ -13,7 +13,8 @@ And it filters. A guest sends only from its own MAC and addresses, and speaks on
 router advertisement or redirect, no neighbour advertisement for another, no answer of a DHCP
 server. Its link-local address is the one that derives from its MAC address (RFC 4291 appendix A);
 without an `address6` it has no IPv6 at all. Guests do not reach each other, asleep or awake, on the
-bridge or by way of the host; the host answers guests but takes no new connection from them.
+bridge or by way of the host; the host answers guests but takes no new connection from them. Of
+what the bridge floods for want of an entry, Synjitsu's port gets what is for a service.
 
 Connection tracking proper (nf_conntrack_bridge) is not used: many kernels lack it, and a SYN flood
 on sleeping services would fill its table, which then drops everybody's packets.
@@ -208,6 +209,8 @@ update @busy {{ ether saddr }}
   chain postrouting {{
     type filter hook postrouting priority 0; policy accept;
     oifname "{bridge}-g*" jump to_guest
+    oifname "{bridge}-syn" ether daddr & 01:00:00:00:00:00 == 00:00:00:00:00:00 \
+ether daddr != {{ {guests}, {own} }} drop
   }}
   chain to_guest {{
     ether type {{ ip, ip6 }} ether daddr & 01:00:00:00:00:00 == 00:00:00:00:00:00 \
