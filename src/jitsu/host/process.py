@@ -209,7 +209,7 @@ class Leftovers:
         """Return whose note a process keeps in our folder, if it keeps one."""
         try:
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        except FileNotFoundError:
+        except OSError:  # it has gone, or (hidepid in proc(5)) is not ours to look at
             return ""
         for option, value in pairwise(words):
             note = Path(os.fsdecode(value))
