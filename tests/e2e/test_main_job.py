@@ -267,8 +267,16 @@ def test_a_daemon_that_is_killed_as_it_starts_leaves_what_its_heir_cleans_up(lab
     """The guests that it measures the accelerator with are guests, too."""
     if not os.access(KVM, os.R_OK | os.W_OK):
         pytest.skip("there is nothing to measure")
+
+    def caught() -> bool:
+        """Stop the daemon; say whether a guest runs just now."""
+        process.send_signal(signal.SIGSTOP)
+        if not lab.guests():
+            process.send_signal(signal.SIGCONT)
+        return lab.guests() != []
+
     with starting(lab) as process:
-        eventually(lambda: lab.guests() != [])
+        eventually(caught)
         process.kill()
     assert len(lab.guests()) == 1
     with lab.serve(WWW):
