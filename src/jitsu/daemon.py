@@ -30,7 +30,7 @@ from jitsu.core import synjitsu
 from jitsu.core.admission import Gatekeeper
 from jitsu.core.deadlines import Deadlines
 from jitsu.core.waterfall import Waterfall
-from jitsu.errors import BootError, ControlError, HostError
+from jitsu.errors import ControlError, HostError
 from jitsu.host.guests import Guests
 from jitsu.host.network import GuestLink, Network
 from jitsu.model import Cause, Config, Epoch, Name, Service, State, StopMode
@@ -62,7 +62,7 @@ class _Run:
     link: GuestLink | None = None
     """The owner of the address; None is Synjitsu."""
     waterfall: Waterfall | None = None
-    waiters: list[asyncio.Future[State]] = field(default_factory=list)
+    waiters: list[asyncio.Future[None]] = field(default_factory=list)
     last_request: float | None = None
     flows: int = 0
 
@@ -135,6 +135,10 @@ class Daemon:
         """Have `run` stop all guests and return."""
         self._closing.set()
 
+    def fail(self, error: HostError) -> None:
+        """Have `run` raise: the network has gone away under the daemon."""
+        self._start(self._fail(error))
+
     # What may happen.
 
     def asked(self, event: dns.Query | dns.Forwarded) -> None:
@@ -150,18 +154,19 @@ class Daemon:
     async def summon(self, name: Name) -> State:
         """Summon a service for the operator; return the state that it comes to. May raise."""
         run = self._find(name)
-        settled = (State.AWAKE, State.FAILED)
         self._wish(name, Cause.OPERATOR)
-        if run.summoner.state in settled:
-            return run.summoner.state
-        return await self._until(run, settled)
+        while run.summoner.state not in (State.AWAKE, State.FAILED, State.ASLEEP):
+            await self._change(run)
+        if run.summoner.state is State.ASLEEP:
+            raise ControlError(f"{name} was stopped while it booted; summon it again")
+        return run.summoner.state
 
     async def dismiss(self, name: Name) -> State:
         """Stop a service for the operator, used or not; return when it is gone."""
         run = self._find(name)
         self._tell_summoner(name, summoning.Dismissed())
         while run.summoner.state is State.STOPPING:
-            await self._until(run, (State.ASLEEP, State.FAILED, State.BOOTING))
+            await self._change(run)
         return run.summoner.state
 
     # What may be asked.
@@ -203,13 +208,11 @@ class Daemon:
             known = ", ".join(self._runs)
             raise ControlError(f"no service is called {name}; there are: {known}") from None
 
-    async def _until(self, run: _Run, states: tuple[State, ...]) -> State:
-        while True:
-            waiter: asyncio.Future[State] = self._loop.create_future()
-            run.waiters.append(waiter)
-            state = await waiter
-            if state in states:
-                return state
+    async def _change(self, run: _Run) -> None:
+        """Wait until the service is in another state."""
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        run.waiters.append(waiter)
+        await waiter
 
     # Events to cores, effects to the world.
 
@@ -323,7 +326,7 @@ class Daemon:
         waiters, run.waiters = run.waiters, []
         for waiter in waiters:
             if not waiter.done():
-                waiter.set_result(state)
+                waiter.set_result(None)
 
     def asked_state(self, name: Name, state: State) -> None:
         """Tell the directory, whose held queries may be waiting for just that."""
@@ -332,6 +335,9 @@ class Daemon:
             self._mark(name, "answered", span="answer", since="")
         self._emit(effects)
         self._deadlines.set(_DIRECTORY, self.directory.deadline())
+
+    async def _fail(self, error: HostError) -> None:
+        raise error
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.create_task(work)
@@ -360,7 +366,8 @@ class Daemon:
         try:
             backend = self._backends[service.backend]
             instance = await backend.boot(service, epoch, self._network, watch)
-        except BootError as error:
+        except (HostError, OSError) as error:
+            # Whatever a backend meets on its way costs this boot, not the guests that run.
             started.set_result(None)
             self._tell_summoner(service.name, summoning.Gone(epoch, str(error)))
             return

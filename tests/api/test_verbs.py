@@ -1,5 +1,6 @@
 """The verbs of a true daemon, in a simulated world."""
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any
@@ -53,6 +54,36 @@ def test_a_summons_that_fails_says_why() -> None:
             await verbs({"verb": "summon", "name": "s0"})
 
     play(story, *[Script(error="no such image")] * 3)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_summons_that_is_called_off_says_so(again: bool) -> None:
+    """Unless somebody wants the service before it is gone: then it boots, for both."""
+
+    async def story(world: World, verbs: Verbs) -> None:
+        summons = {"verb": "summon", "name": "s0"}
+        async with asyncio.timeout(60.0), asyncio.TaskGroup() as operators:
+            first = operators.create_task(_said(verbs(summons)))
+            await asyncio.sleep(0.5)  # of simulated time: in the middle of the boot
+            stopped = operators.create_task(verbs({"verb": "stop", "name": "s0"}))
+            if again:
+                await asyncio.sleep(0)
+                assert (await verbs(summons))["state"] == "awake"
+        if again:
+            assert first.result() == ""
+        else:
+            assert first.result() == "s0 was stopped while it booted; summon it again"
+            assert stopped.result()["state"] == "asleep"
+
+    play(story, Script(boots_after=1.0, stops_after=0.5))
+
+
+async def _said(work: Coroutine[Any, Any, Any]) -> str:
+    try:
+        await work
+    except ControlError as error:
+        return str(error)
+    return ""
 
 
 @pytest.mark.parametrize(

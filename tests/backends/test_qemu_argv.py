@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 
 import pytest
 
@@ -67,6 +68,11 @@ def test_what_depends(
     # And nothing else does.
     first = argv(QEMU, WWW, NETWORK, ImageKind.PVH)
     assert sum(a != b for a, b in zip(words, first, strict=True)) == 1
+
+
+def test_a_note_of_who_it_is() -> None:
+    words = argv(QEMU, WWW, NETWORK, ImageKind.PVH, Path("/run/jitsu/guests/www.pid"))
+    assert after(words, "-pidfile") == "/run/jitsu/guests/www.pid"
 
 
 def test_who_cannot_become_another_stays() -> None:

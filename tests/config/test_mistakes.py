@@ -1,5 +1,6 @@
 """Each mistake that an operator can make, and exactly what is said of it."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -276,8 +277,8 @@ NEITHER = "is neither an ELF file nor a Linux bzImage"
     ("image", "content", "said"),
     [
         ("nowhere.elf", None, "nowhere.elf cannot be read: No such file or directory"),
-        (".", None, "{folder} cannot be read: Is a directory"),
-        ("", None, "{folder} cannot be read: Is a directory"),
+        (".", None, "{folder} is no regular file"),
+        ("", None, "{folder} is no regular file"),
         ("a" * 300, None, "a" * 300 + " cannot be read: File name too long"),
         ("www.elf/below", None, "www.elf/below cannot be read: Not a directory"),
         ("empty", b"", f"empty {NEITHER}"),
@@ -293,6 +294,13 @@ def test_image(folder: Path, image: str, content: bytes | None, said: str) -> No
     hint = "give a PVH ELF or a Linux bzImage"
     text = f'[[service]]\nname = "www"\nimage = "{image}"\n'
     check(folder, text, f"3: image: {said.format(folder=folder)}; {hint}")
+
+
+def test_an_image_that_nobody_writes_to(folder: Path) -> None:
+    os.mkfifo(folder / "fifo")
+    text = '[[service]]\nname = "www"\nimage = "fifo"\n'
+    hint = "give a PVH ELF or a Linux bzImage"
+    check(folder, text, f"3: image: fifo is no regular file; {hint}")
 
 
 def test_a_full_subnet(folder: Path) -> None:

@@ -8,15 +8,16 @@ from random import Random
 import pytest
 
 from jitsu.core import refusal
+from jitsu.core.probe import PROBE_PORT
 from jitsu.core.synjitsu import (
     HELD_BYTES_MAX,
     HELD_DATAGRAMS_MAX,
     HELD_FRAMES_MAX,
     OWN_MAC,
-    PROBE_PORT,
     PROBE_RETRY_FIRST,
     PROBE_RETRY_MAX,
     SPOKEN_MAX,
+    STRAGGLING,
     Arrived,
     CanServe,
     Effect,
@@ -35,6 +36,7 @@ from jitsu.testing.peer import PORT, frame, segment
 from jitsu.testing.world import SUBNET, service
 from jitsu.wire import arp, ethernet, icmp, ipv4, tcp, udp
 from jitsu.wire.ipv4 import Protocol
+from jitsu.wire.peek import Kind
 from jitsu.wire.tcp import Flags
 
 PROBE = SUBNET[-2]
@@ -186,7 +188,8 @@ class Port:
         if situation == "moving":
             return
         self.moved(to_guest=True)
-        if situation == "guest":
+        self.now = 0.0 if situation == "guest" else STRAGGLING
+        if situation in ("guest", "guest long ago"):
             return
         self.enters(State.STOPPING)
         self.moving()
@@ -225,6 +228,7 @@ heard           answer  hold    pass    pass    hold    hold    pass    pass    
 awake           answer  hold    hold    hold    hold    hold    hold    hold    hold
 moving          answer  hold    hold    hold    hold    hold    hold    hold    hold
 guest           drop    send-on send-on send-on send-on send-on send-on send-on send-on
+guest-long-ago  drop    hold    hold    hold    hold    hold    hold    hold    hold
 stopping        answer  wake    hold    hold    wake    wake    drop    drop    drop
 asleep-again    answer  wake    refuse  drop    wake    wake    drop    drop    drop
 failed          answer  refuse  refuse  drop    refuse  refuse  drop    drop    drop
@@ -268,14 +272,17 @@ def test_frames_that_are_for_nobody() -> None:
     assert port.core.counters == {"malformed": 1, "not for a service": 3}
 
 
-def test_the_guest_is_not_answered_by_itself() -> None:
+@pytest.mark.parametrize("situation", ["asleep", "heard", "moving", "guest", "failed"])
+@pytest.mark.parametrize("sender", [A, B], ids=["itself", "another"])
+def test_a_guest_is_no_client(situation: str, sender: Service) -> None:
+    """It wakes nobody, and is not answered: neither itself nor by another that sleeps."""
     port = Port()
-    port.come_to("heard")
-    assert port.arrives(announcement(A)) == []
-    assert port.arrives(segment(at(A), at(A), tcp.Segment(1, 2, 0, 0, Flags.SYN, 1))) == []
+    port.come_to(situation)
+    me = at(sender)
+    for data in (syn(who=me), datagram(who=me), ping(me), who_has(A.address, me)):
+        assert port.arrives(data) == []
     assert port.held() == 0
-    # Another guest that asks is a client as any.
-    assert port.arrives(who_has(A.address, at(B))) == [Send(is_at(A.address, A.mac, at(B)))]
+    assert port.core.counters["sent by a guest"] == 4
 
 
 def test_only_those_who_may_summon_do() -> None:
@@ -404,14 +411,27 @@ def test_nobody_is_woken_for_nothing() -> None:
 def test_datagrams_kept_over_a_sleep_still_count() -> None:
     port = Port()
     port.come_to("stopping")
-    for number in range(HELD_DATAGRAMS_MAX):
-        port.arrives(ping() if number % 2 else ACK)
+    for _ in range(HELD_DATAGRAMS_MAX // 2):
+        port.arrives(ping())
+        port.arrives(ACK)
     port.arrives(SYN)
     port.enters(State.ASLEEP)
     assert port.held() == HELD_DATAGRAMS_MAX // 2 + 1
     for _ in range(HELD_DATAGRAMS_MAX):
         port.arrives(datagram())
     assert port.held() == HELD_DATAGRAMS_MAX + 1
+
+
+def test_a_move_loses_no_segment_of_a_busy_server() -> None:
+    port = Port()
+    port.come_to("awake")
+    port.moving()
+    segments = [sent(Flags.ACK, 1 + number, ack=900) for number in range(HELD_FRAMES_MAX)]
+    for data in segments:
+        assert port.arrives(data) == []
+    assert port.arrives(ACK) == port.arrives(datagram()) == []
+    assert port.core.counters["no room to hold it"] == 2
+    assert port.moved(to_guest=True) == [Send(data) for data in segments]
 
 
 @pytest.mark.parametrize(
@@ -439,6 +459,24 @@ def test_a_refusal_is_honest() -> None:
     # A stray segment is reset at the number that it expects.
     reset = tcp.Segment(PORT, 5000, 900, 0, Flags.RST, 0)
     assert port.arrives(ACK) == [Send(segment(at(A), CLIENT, reset))]
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_frames_that_come_while_a_guest_dies(clean: bool) -> None:
+    """The kernel has deleted its entry and floods them to us, before we know that it has died."""
+    port = Port()
+    port.come_to("guest long ago")
+    for data in (SYN, sent(Flags.ACK, 1, ack=900)):
+        assert port.arrives(data) == []
+    port.moving()
+    assert port.moved(to_guest=False) == [Wake(A.name, Cause.SYN, IPv4Address(0))]
+    effects = port.enters(State.ASLEEP if clean else State.FAILED)
+    answers = [refusal.answer(data) for data in (SYN, sent(Flags.ACK, 1, ack=900))]
+    if clean:
+        assert effects == [Send(answers[1] or b""), Wake(A.name, Cause.SYN, IPv4Address(0))]
+        assert port.held() == 1
+    else:
+        assert effects == [Send(answer or b"") for answer in answers]
 
 
 # Limits.
@@ -764,7 +802,9 @@ def check_accounts(port: Port) -> None:
         total += sum(map(len, frames))
         assert len(frames) <= HELD_FRAMES_MAX
         assert len(sleeper.spoken) <= SPOKEN_MAX
-        others = sum(not isinstance(key, tuple) for key in sleeper.held)
+        others = sum(
+            kind not in (Kind.TCP_SYN, Kind.TCP_OTHER) for kind, _ in sleeper.held.values()
+        )
         assert sleeper.datagrams == others <= HELD_DATAGRAMS_MAX
     assert port.held_bytes == total <= HELD_BYTES_MAX
 

@@ -82,6 +82,10 @@ class Lab:
     def curl(self, url: str, *options: str) -> subprocess.CompletedProcess[str]:
         return self.client("curl", "-sS", "--noproxy", "*", "-m", "10", *options, url)
 
+    def guests(self) -> list[int]:
+        """Return the pids of guests that run on the host."""
+        return guests(self.hosts.host)
+
     def interfaces(self) -> set[str]:
         """Return the names of the host's interfaces."""
         with self.hosts.at(self.hosts.host), IPRoute() as ipr:
@@ -95,14 +99,15 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
         yield Lab(stack.enter_context(two_hosts(CLIENT)), tmp_path)
 
 
-def guests() -> list[int]:
-    """Return the pids of guests that run on this machine."""
+def guests(namespace: int) -> list[int]:
+    """Return the pids of guests that run in a network namespace."""
     found = []
     for status in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             command = status.read_bytes().split(b"\0")
+            here = (status.parent / "ns" / "net").stat().st_ino == os.fstat(namespace).st_ino
         except OSError:
             continue
-        if b"-name" in command and any(word.startswith(b"jitsu-") for word in command):
+        if here and b"-name" in command and any(word.startswith(b"jitsu-") for word in command):
             found.append(int(status.parent.name))
     return found

@@ -1,23 +1,28 @@
 """The main job, with a real daemon, real guests and real clients."""
 
+import itertools
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from ipaddress import IPv4Address
 from pathlib import Path
 from random import Random
 
 import pytest
+from pyroute2 import IPRoute
 
-from e2e.conftest import Lab, guests
+from e2e.conftest import Lab
+from jitsu.backends.qemu_accel import KVM
 from jitsu.errors import ControlError
-from jitsu.host.netns import CLIENT_PORT
+from jitsu.host.netns import CLIENT_PORT, UPLINK
 from jitsu.model import Mac, mac_of
 from jitsu.testing.peer import PORT, segment
 from jitsu.wire import tcp
@@ -72,7 +77,7 @@ def test_a_query_boots_and_idleness_stops(lab: Lab) -> None:
         assert trace["cause"] == "dns"
         assert {"boot", "hand over"} <= {stage["name"] for stage in trace["stages"]}
         eventually(lambda: lab.row("www")["state"] == "asleep")
-        assert guests() == []
+        assert lab.guests() == []
     assert lab.interfaces() == QUIET
 
 
@@ -122,16 +127,29 @@ def test_a_silent_guest_fails_and_its_client_is_told(lab: Lab) -> None:
         assert lab.row("www")["reason"] == "not ready within 0.5 s"
         dug = lab.client("dig", "@10.77.0.1", "www.jitsu.test", "+tries=1")
         assert "SERVFAIL" in dug.stdout
-        eventually(lambda: guests() == [])
+        eventually(lambda: lab.guests() == [])
         eventually(lambda: lab.interfaces() == IDLE)
         with pytest.raises(ControlError, match="not ready within"):
             lab.ask("summon", "www")
 
 
+@pytest.mark.parametrize("ready", ["frame", "delay:0"])
+def test_a_guest_that_cannot_join_the_bridge_says_why(lab: Lab, ready: str) -> None:
+    other = WWW.replace("www", "api").replace("0.10", "0.11")
+    with lab.serve(WWW + f'ready = "{ready}"\n' + other):
+        with lab.hosts.at(lab.hosts.host), IPRoute() as ipr:
+            ipr.link("add", ifname="jitsu0-g0", kind="bridge")
+        lab.client("dig", "@10.77.0.1", "www.jitsu.test")
+        eventually(lambda: lab.row("www")["state"] == "failed")
+        assert lab.row("www")["reason"] == "rtnetlink: File exists"
+        assert lab.ask("summon", "api")["state"] == "awake"
+    assert lab.interfaces() == QUIET | {"jitsu0-g0"}
+
+
 def test_a_guest_that_is_killed_while_it_boots(lab: Lab) -> None:
     with lab.serve(WWW + 'cmdline = "silent=1"\nboot_timeout = 30\n'):
         lab.client("dig", "@10.77.0.1", "www.jitsu.test")
-        (pid,) = guests()
+        (pid,) = lab.guests()
         os.kill(pid, signal.SIGKILL)
         eventually(lambda: lab.row("www")["state"] == "failed", within=1.0)
         assert "signal 9" in lab.row("www")["reason"]
@@ -143,7 +161,7 @@ def test_a_guest_that_is_killed_while_it_boots(lab: Lab) -> None:
 def test_a_guest_that_dies_awake_is_summoned_again(lab: Lab) -> None:
     with lab.serve(WWW):
         assert lab.curl("http://10.77.0.10/").returncode == 0
-        (pid,) = guests()
+        (pid,) = lab.guests()
         os.kill(pid, signal.SIGKILL)
         eventually(lambda: lab.row("www")["state"] == "asleep")  # after a short back-off
         assert lab.curl("http://10.77.0.10/").returncode == 0
@@ -208,23 +226,121 @@ def test_malformed_frames_and_queries_change_nothing(lab: Lab) -> None:
 def test_a_killed_daemon_leaves_what_its_heir_cleans_up(lab: Lab) -> None:
     with lab.serve(WWW):
         assert lab.curl("http://10.77.0.10/").returncode == 0
-        (orphan,) = guests()
+        (orphan,) = lab.guests()
         assert lab.process is not None
         lab.process.kill()
         lab.process.wait()
-    assert guests() == [orphan]
+    assert lab.guests() == [orphan]
     with lab.serve(WWW):
-        assert guests() == []
+        assert lab.guests() == []
         assert lab.curl("http://10.77.0.10/").returncode == 0
-    assert guests() == []
+    assert lab.guests() == []
+    assert lab.interfaces() == QUIET
+
+
+@contextmanager
+def starting(lab: Lab) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a daemon; it has not set up anything yet."""
+    config = lab.folder / "lab.toml"
+    config.write_text(
+        f'[network]\nuplink = "{UPLINK}"\n'
+        f'[host]\nrun = "{lab.run}"\nstate = "{lab.folder}/state"\n{WWW}'
+    )
+    command = [sys.executable, "-m", "jitsu", "serve", "-c", str(config)]
+    with lab.hosts.at(lab.hosts.host), subprocess.Popen(command) as process:
+        eventually(lambda: (lab.run / "pid").exists())
+        yield process
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_daemon_that_is_told_to_end_as_it_starts_leaves_nothing(
+    lab: Lab, number: signal.Signals
+) -> None:
+    with starting(lab) as process:
+        process.send_signal(number)
+        assert process.wait(20) == 0
+    assert lab.guests() == []
+    assert lab.interfaces() == QUIET
+
+
+def test_a_daemon_that_is_killed_as_it_starts_leaves_what_its_heir_cleans_up(lab: Lab) -> None:
+    """The guests that it measures the accelerator with are guests, too."""
+    if not os.access(KVM, os.R_OK | os.W_OK):
+        pytest.skip("there is nothing to measure")
+
+    def caught() -> bool:
+        """Stop the daemon; say whether a guest runs just now."""
+        process.send_signal(signal.SIGSTOP)
+        if not lab.guests():
+            process.send_signal(signal.SIGCONT)
+        return lab.guests() != []
+
+    with starting(lab) as process:
+        eventually(caught)
+        process.kill()
+    assert len(lab.guests()) == 1
+    with lab.serve(WWW):
+        assert lab.guests() == []
+    assert lab.interfaces() == QUIET
+
+
+def test_a_daemon_whose_terminal_goes_leaves_nothing(lab: Lab) -> None:
+    with lab.serve(WWW):
+        assert lab.ask("summon", "www")["state"] == "awake"
+        assert lab.process is not None
+        lab.process.send_signal(signal.SIGHUP)
+        assert lab.process.wait(20) == 0
+    assert lab.guests() == []
+    assert lab.interfaces() == QUIET
+
+
+def test_a_daemon_whose_port_is_removed_ends_and_says_so(lab: Lab) -> None:
+    with lab.serve(WWW):
+        assert lab.ask("summon", "www")["state"] == "awake"
+        with lab.hosts.at(lab.hosts.host), IPRoute() as ipr:
+            ipr.link("del", index=ipr.link_lookup(ifname="jitsu0-syn")[0])
+        assert lab.process is not None
+        assert lab.process.wait(20) == 1
+    said = (lab.folder / "serve.log").read_text().splitlines()[-1]
+    assert said.startswith("jitsu: the network has gone: jitsu0-syn: ")
+    assert lab.guests() == []
+    assert lab.interfaces() == QUIET
+
+
+def test_a_daemon_that_has_no_descriptor_left_lives(lab: Lab) -> None:
+    """Wherever they run out on the way: the boot fails, the guests that run are not harmed."""
+    other = WWW.replace("www", "api").replace("0.10", "0.11")
+    with lab.serve(WWW + other), socket.socket(socket.AF_UNIX) as operator:
+        assert lab.process is not None
+        pid, limit = lab.process.pid, resource.RLIMIT_NOFILE
+        assert lab.ask("summon", "api")["state"] == "awake"
+        operator.connect(str(lab.run / "control"))
+        said = operator.makefile("r")
+        operator.sendall(b'{"verb": "counters"}\n')
+        assert "ok" in json.loads(said.readline())
+        before = resource.prlimit(pid, limit)
+        assert before[0] == before[1], "it takes what it may"
+        summoned = False
+        for count in range(16):
+            used = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}  # noqa: PTH208
+            free = (number for number in itertools.count() if number not in used)
+            allowed = next(itertools.islice(free, count, None))
+            resource.prlimit(pid, limit, (allowed, before[1]))
+            operator.sendall(b'{"verb": "summon", "name": "www"}\n')
+            summoned = "ok" in json.loads(said.readline())
+            resource.prlimit(pid, limit, before)
+            assert lab.ask("stop", "www")["state"] != "booting"
+        assert summoned, "the last had enough"
+        assert lab.row("api")["state"] == "awake"
+        assert (lab.row("api")["summons"], len(lab.guests())) == (1, 1)
     assert lab.interfaces() == QUIET
 
 
 def test_a_daemon_that_is_stopped_in_the_middle_of_a_boot_leaves_nothing(lab: Lab) -> None:
     with lab.serve(WWW + 'cmdline = "silent=1"\nboot_timeout = 30\n'):
         lab.client("dig", "@10.77.0.1", "www.jitsu.test")
-        assert len(guests()) == 1
-    assert guests() == []
+        assert len(lab.guests()) == 1
+    assert lab.guests() == []
     assert lab.interfaces() == QUIET
 
 

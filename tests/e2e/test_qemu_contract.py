@@ -4,8 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from ipaddress import IPv4Network
 from pathlib import Path
+
+import pytest
 
 from e2e.conftest import guests
 from jitsu.backends import qemu
@@ -39,8 +42,8 @@ def test_qemu_passes_the_contract(tmp_path: Path) -> None:
         name = Name("www")
         plain = Service(name, (), str(hello_image()), SUBNET[10], mac_of(name))
         up = stack.enter_context(bridge(NETWORK))
-        network = stack.enter_context(kernel_network(up, (plain,)))
-        leftovers = Leftovers(tmp_path / "guests")
+        network = stack.enter_context(kernel_network(up, (plain,), pytest.fail))
+        leftovers = Leftovers(tmp_path / "guests", pytest.fail)
 
         @asynccontextmanager
         async def make(fate: Fate) -> AsyncIterator[Case]:
@@ -49,7 +52,8 @@ def test_qemu_passes_the_contract(tmp_path: Path) -> None:
                 service = replace(service, cmdline="panic_ms=1")
             if fate is Fate.CANNOT_START:
                 service = replace(service, image=str(tmp_path / "nothing.elf"))
-            yield Case(qemu.QemuBackend(qemu.find(), NETWORK, leftovers), network, service, guests)
+            backend = qemu.QemuBackend(qemu.find(), NETWORK, leftovers)
+            yield Case(backend, network, service, partial(guests, hosts.host))
 
         asyncio.run(_stories(make))
         assert list((tmp_path / "guests").iterdir()) == []

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,6 +55,14 @@ def test_made_and_undone() -> None:
             assert link(UPLINK)["IFLA_MASTER"] == up.index
         assert kernel.interfaces() == before
         assert "IFLA_MASTER" not in link(UPLINK)
+
+
+def test_the_host_takes_no_router_from_its_own_bridge() -> None:
+    setting = Path(f"/proc/sys/net/ipv6/conf/{BRIDGE}/accept_ra")
+    with kernel.host(), bridge(NETWORK):
+        assert setting.read_text() == "0\n"
+    with kernel.host(), made(BRIDGE, "bridge"), bridge(NETWORK):
+        assert setting.read_text() == "1\n", "a bridge that is there is left as it was"
 
 
 def test_without_an_uplink() -> None:

@@ -3,15 +3,17 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
 from socket import AF_INET, SOCK_STREAM, socket
 
 import pytest
+from pyroute2 import IPRoute
 
 from host import kernel
 from host.kernel import BRIDGE, CLIENT, MAIL, NETWORK, SUBNET, WWW, Lab, Station
 from jitsu.errors import HostError
-from jitsu.host.firewall import Firewall, Usage
+from jitsu.host.firewall import OPEN_FLOWS_MAX, Firewall, Usage, link_local
 from jitsu.model import Mac, Service, mac_of
 from jitsu.testing.peer import frame, segment
 from jitsu.wire import arp, ethernet, ipv4, tcp, udp
@@ -22,6 +24,7 @@ pytestmark = kernel.marks()
 Who = tuple[Mac, IPv4Address]
 HOST = (mac_of(f"bridge {BRIDGE}"), SUBNET[1])
 PORT = 80
+LINK_LOCAL = link_local(WWW.mac).packed.hex()
 
 
 def who(service: Service) -> Who:
@@ -46,6 +49,26 @@ def ip6(source: str, to: Mac = CLIENT[0], mac: Mac = WWW.mac) -> bytes:
     return ethernet.encode(ethernet.Frame(to, mac, EtherType.IPV6, header))
 
 
+ROUTER_ADVERT, NEIGHBOUR_SOLICIT, NEIGHBOUR_ADVERT, REDIRECT = 134, 135, 136, 137
+ALL_NODES = Mac(bytes.fromhex("333300000001"))
+
+
+def icmp6(kind: int, about: IPv6Address, before: bytes = b"") -> bytes:
+    """Return what `www` says of an address to all; `before` are extension headers."""
+    content = bytes([kind]) + bytes(7) + about.packed + bytes([2, 1]) + WWW.mac
+    after = bytes([0 if before else 58, 255])
+    header = b"\x60" + bytes(3) + (len(before) + len(content)).to_bytes(2) + after
+    ends = link_local(WWW.mac).packed + IPv6Address("ff02::1").packed
+    packet = header + ends + before + content
+    return ethernet.encode(ethernet.Frame(ALL_NODES, WWW.mac, EtherType.IPV6, packet))
+
+
+def from_port(port: int) -> bytes:
+    """Return a datagram of `www` from a port that is not for guests."""
+    content = udp.encode(udp.Datagram(port, 68, b""), WWW.address, CLIENT[1])
+    return frame(who(WWW), CLIENT, ipv4.Protocol.UDP, content)
+
+
 def raw(ethertype: int) -> bytes:
     return ethernet.encode(ethernet.Frame(CLIENT[0], WWW.mac, ethertype, bytes(46)))
 
@@ -58,6 +81,7 @@ class Place:
     rules: Firewall
     www: Station
     mail: Station
+    said: list[str]
 
     @property
     def client(self) -> Station:
@@ -83,7 +107,10 @@ class Place:
         return sent in receiver.until(marker.__eq__)
 
     def flows(self) -> int:
-        return self.rules.usage()["www"].flows
+        return self.usage()["www"].flows
+
+    def usage(self) -> dict[str, Usage]:
+        return self.rules.usage([WWW, MAIL])
 
     def segments(self, *sent: tuple[str, Flags]) -> None:
         """Send segments of one connection, each when the one before has arrived."""
@@ -99,16 +126,17 @@ class Place:
 
 
 @contextmanager
-def place(bridge: str = BRIDGE, **service: float) -> Iterator[Place]:
+def place(bridge: str = BRIDGE, **service: object) -> Iterator[Place]:
+    said: list[str] = []
     services = [(f"{bridge}-g{i}", replace(s, **service)) for i, s in enumerate((WWW, MAIL))]  # type: ignore[arg-type]
     with ExitStack() as stack:
         lab = stack.enter_context(kernel.lab(replace(NETWORK, bridge=bridge)))
-        rules = Firewall(bridge, services)
+        rules = Firewall(bridge, services, said.append)
         stack.callback(rules.close)
         guests = [lab.guest(0), lab.guest(1)]
         for guest in guests:
             stack.callback(guest.socket.close)
-        yield Place(lab, rules, *guests)
+        yield Place(lab, rules, guests[0], guests[1], said)
 
 
 def test_a_guest_sends_only_as_itself() -> None:
@@ -116,6 +144,7 @@ def test_a_guest_sends_only_as_itself() -> None:
     www, nobody = who(WWW), IPv4Address("0.0.0.0")
     assert WWW.address6 is not None
     assert MAIL.address6 is not None
+    gateway6 = IPv6Address("fd77::1")
     may = {
         "a datagram": datagram(www, CLIENT),
         "a broadcast": datagram(www, (BROADCAST, SUBNET[255])),
@@ -123,7 +152,10 @@ def test_a_guest_sends_only_as_itself() -> None:
         "an ARP request": question(www, CLIENT[1]),
         "an ARP probe": question((WWW.mac, nobody), WWW.address),
         "its IPv6 address": ip6(WWW.address6.packed.hex()),
-        "its link-local address": ip6(f"fe80{7:028x}"),
+        "its link-local address": ip6(LINK_LOCAL),
+        "where it is": icmp6(NEIGHBOUR_ADVERT, WWW.address6),
+        "where its link-local address is": icmp6(NEIGHBOUR_ADVERT, link_local(WWW.mac)),
+        "who has an address": icmp6(NEIGHBOUR_SOLICIT, gateway6),
         "no IPv6 address yet": ip6("0" * 32),
     }
     may_not = {
@@ -139,6 +171,15 @@ def test_a_guest_sends_only_as_itself() -> None:
         "ARP from another MAC address": question(www, CLIENT[1], other[0]),
         "another guest's IPv6 address": ip6(MAIL.address6.packed.hex()),
         "any IPv6 address": ip6(f"2001{1:028x}"),
+        "another link-local address": ip6(f"fe80{7:028x}"),
+        "another guest's link-local address": ip6(link_local(MAIL.mac).packed.hex()),
+        "where the gateway is": icmp6(NEIGHBOUR_ADVERT, gateway6),
+        "where another guest is": icmp6(NEIGHBOUR_ADVERT, MAIL.address6),
+        "that it is a router": icmp6(ROUTER_ADVERT, gateway6),
+        "that, behind an option": icmp6(ROUTER_ADVERT, gateway6, bytes([58, 0, 1, 4, 0, 0, 0, 0])),
+        "a better router": icmp6(REDIRECT, gateway6),
+        "an answer of a DHCP server": from_port(67),
+        "an answer of a DHCPv6 server": from_port(547),
         "LLDP": raw(0x88CC),
         "a VLAN": raw(0x8100),
         "a switch's spanning tree": ethernet.encode(
@@ -155,13 +196,41 @@ def test_a_guest_sends_only_as_itself() -> None:
         assert passed == set(may)
 
 
+def test_a_guest_without_an_ipv6_address_has_no_ipv6() -> None:
+    with place(address6=None) as here:
+        for sent in (
+            ip6(LINK_LOCAL),
+            ip6("0" * 32),
+            icmp6(NEIGHBOUR_ADVERT, link_local(WWW.mac)),
+            icmp6(NEIGHBOUR_SOLICIT, IPv6Address("fd77::1")),
+        ):
+            assert not here.passes(here.www, sent, here.client)
+        assert here.passes(here.www, datagram(who(WWW), CLIENT), here.client)
+
+
+def test_a_host_that_routes_brings_no_guest_to_another() -> None:
+    """Though it brings guests to clients, and clients to guests."""
+    router = HOST[0]
+    with place() as here, IPRoute() as ipr:
+        Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+        for mac, address in (who(MAIL), CLIENT):
+            index, lladdr = here.lab.bridge.index, mac.hex(":")
+            ipr.neigh("add", dst=str(address), lladdr=lladdr, ifindex=index, state="permanent")
+        here.www.send(datagram(who(WWW), (router, MAIL.address), b"of a guest"))
+        here.www.send(datagram(who(WWW), (router, CLIENT[1]), b"to a client"))
+        here.client.until(lambda data: b"to a client" in data)
+        here.client.send(datagram(CLIENT, (router, MAIL.address), b"of a client"))
+        came = here.mail.until(lambda data: b"of a client" in data)
+        assert not any(b"of a guest" in data for data in came)
+
+
 def test_guests_do_not_reach_each_other() -> None:
     with place() as here:
         for sent in (
             datagram(who(WWW), who(MAIL)),
             datagram(who(WWW), (BROADCAST, SUBNET[255])),
             question(who(WWW), MAIL.address),
-            ip6(f"fe80{7:028x}", MAIL.mac),
+            ip6(LINK_LOCAL, MAIL.mac),
         ):
             assert not here.passes(here.www, sent, here.mail)
         assert here.passes(here.client, datagram(CLIENT, who(MAIL)), here.mail)
@@ -226,13 +295,13 @@ def test_only_unicast_ip_is_use() -> None:
             (here.client, question(CLIENT, WWW.address), here.www),
             (here.www, datagram(who(WWW), (BROADCAST, SUBNET[255])), here.client),
             (here.client, datagram(CLIENT, (BROADCAST, SUBNET[255]), b"x"), here.www),
-            (here.www, ip6(f"fe80{7:028x}", Mac(bytes.fromhex("333300000001"))), here.client),
+            (here.www, ip6(LINK_LOCAL, Mac(bytes.fromhex("333300000001"))), here.client),
         ):
             assert here.passes(sender, sent, receiver)
-            assert here.rules.usage() == {"www": Usage(None, 0), "mail": Usage(None, 0)}
+            assert here.usage() == {"www": Usage(None, 0), "mail": Usage(None, 0)}
         # What is dropped is no use either.
         assert not here.passes(here.www, datagram((WWW.mac, CLIENT[1]), CLIENT), here.client)
-        assert here.rules.usage()["www"].age is None
+        assert here.usage()["www"].age is None
 
 
 @pytest.mark.parametrize("idle_after", [1.0, 100_000.0])
@@ -242,9 +311,9 @@ def test_use_is_counted_both_ways(sender: str, version: int, idle_after: float) 
     with place(idle_after=idle_after) as here:
         source, to = (who(WWW), CLIENT) if sender == "www" else (CLIENT, who(WWW))
         stations = (here.www, here.client) if sender == "www" else (here.client, here.www)
-        sent = datagram(source, to) if version == 4 else ip6(f"fe80{7:028x}", to[0], source[0])
+        sent = datagram(source, to) if version == 4 else ip6(LINK_LOCAL, to[0], source[0])
         assert here.passes(stations[0], sent, stations[1])
-        usage = here.rules.usage()
+        usage = here.usage()
         assert usage["www"].age is not None
         assert 0.0 <= usage["www"].age < 2.0
         assert usage["mail"] == Usage(None, 0)
@@ -294,7 +363,7 @@ def test_what_opens_no_connection() -> None:
 
 def lasts(here: Place) -> int:
     """Return for how many seconds the kernel will remember the connection."""
-    for item in kernel.nft("list", "set", "bridge", f"jitsu_{here.lab.bridge.name}", "open"):
+    for item in kernel.nft("list", "set", "bridge", f"jitsu_{here.lab.bridge.name}", "open0"):
         for element in item.get("set", {}).get("elem", []):
             return int(element["elem"]["expires"])
     raise AssertionError("no connection is open")
@@ -318,10 +387,52 @@ def test_connections_are_counted_each() -> None:
             answer = tcp.Segment(PORT, port, 1, 1, Flags.SYN | Flags.ACK, 1000)
             assert here.passes(here.www, segment(who(WWW), CLIENT, answer), here.client)
         assert here.flows() == 5
-        assert here.rules.usage()["mail"].flows == 0
+        assert here.usage()["mail"].flows == 0
+
+
+def test_a_flood_holds_only_the_guest_that_it_meets() -> None:
+    with place() as here:
+        for number in range(OPEN_FLOWS_MAX + 100):
+            answer = tcp.Segment(PORT, 1 + number, 1, 1, Flags.SYN | Flags.ACK, 1000)
+            data = segment(who(WWW), CLIENT, answer)
+            here.www.send(data)
+            here.client.until(data.__eq__)
+        answer = tcp.Segment(PORT, 4000, 1, 1, Flags.SYN | Flags.ACK, 1000)
+        here.mail.send(segment(who(MAIL), CLIENT, answer))
+        marker = question(who(MAIL), CLIENT[1])
+        assert here.passes(here.mail, marker, here.client)
+        assert here.flows() == OPEN_FLOWS_MAX
+        assert here.usage()["mail"].flows == 1
+
+
+def test_a_guest_that_is_no_more_has_nothing_open() -> None:
+    with place() as here:
+        here.segments(*OPEN)
+        answer = tcp.Segment(PORT, 4000, 1, 1, Flags.SYN | Flags.ACK, 1000)
+        assert here.passes(here.mail, segment(who(MAIL), CLIENT, answer), here.client)
+        here.rules.forget(WWW)
+        assert here.flows() == 0
+        assert here.usage()["mail"].flows == 1
 
 
 # The tables.
+
+
+@pytest.mark.parametrize("noticed", ["by a look", "by a death"])
+def test_tables_that_somebody_has_flushed(noticed: str) -> None:
+    """`systemctl reload nftables` does. What was known is lost: for once all are in use."""
+    with place() as here:
+        kernel.nft("flush", "ruleset")
+        if noticed == "by a look":
+            assert here.usage() == {"www": Usage(0.0, 0), "mail": Usage(0.0, 0)}
+        else:
+            here.rules.forget(WWW)
+        assert len(here.said) == 1
+        assert here.usage() == {"www": Usage(None, 0), "mail": Usage(None, 0)}
+        assert not here.passes(here.www, datagram(who(MAIL), CLIENT), here.client)
+        here.segments(*OPEN)
+        assert here.flows() == 1
+        assert len(here.said) == 1
 
 
 def tables() -> set[str]:
@@ -331,7 +442,7 @@ def tables() -> set[str]:
 
 def test_closing_removes_the_tables() -> None:
     with kernel.host():
-        rules = Firewall(BRIDGE, [(f"{BRIDGE}-g0", WWW)])
+        rules = Firewall(BRIDGE, [(f"{BRIDGE}-g0", WWW)], pytest.fail)
         assert len(tables()) == 2
         rules.close()
         assert tables() == set()
@@ -339,10 +450,10 @@ def test_closing_removes_the_tables() -> None:
 
 def test_a_killed_daemons_tables_are_replaced() -> None:
     with kernel.host():
-        left = Firewall(BRIDGE, [(f"{BRIDGE}-g0", WWW), (f"{BRIDGE}-g1", MAIL)])
-        rules = Firewall(BRIDGE, [(f"{BRIDGE}-g0", MAIL)])
+        left = Firewall(BRIDGE, [(f"{BRIDGE}-g0", WWW), (f"{BRIDGE}-g1", MAIL)], pytest.fail)
+        rules = Firewall(BRIDGE, [(f"{BRIDGE}-g0", MAIL)], pytest.fail)
         assert len(tables()) == 2
-        assert rules.usage() == {"mail": Usage(None, 0)}
+        assert rules.usage([MAIL]) == {"mail": Usage(None, 0)}
         rules.close()
         left.close()
         assert tables() == set()
@@ -360,12 +471,12 @@ def test_a_bridge_may_have_any_name(bridge: str) -> None:
 def test_an_operators_own_table_is_left_alone() -> None:
     with kernel.host():
         kernel.nft("add", "table", "inet", BRIDGE)
-        Firewall(BRIDGE, [(f"{BRIDGE}-g0", WWW)]).close()
+        Firewall(BRIDGE, [(f"{BRIDGE}-g0", WWW)], pytest.fail).close()
         assert tables() == {f"inet {BRIDGE}"}
 
 
 def test_what_nftables_does_not_take() -> None:
     with kernel.host():
         with pytest.raises(HostError, match=r"nftables: Error: .*; Jitsu needs the kernel's"):
-            Firewall("no bridge", [("no bridge-g0", WWW)])
+            Firewall("no bridge", [("no bridge-g0", WWW)], pytest.fail)
         assert tables() == set()

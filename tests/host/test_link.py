@@ -9,15 +9,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from pyroute2 import IPRoute
 
 from host import kernel
-from host.kernel import BRIDGE, CLIENT, MAIL, WWW, Lab
+from host.kernel import BRIDGE, CLIENT, MAIL, SUBNET, WWW, Lab
+from jitsu.core.synjitsu import OWN_MAC
 from jitsu.errors import HostError
 from jitsu.host.link import KernelNetwork, kernel_network
 from jitsu.host.network import GuestLink
-from jitsu.model import Service
-from jitsu.testing.peer import frame
-from jitsu.wire import arp, ethernet, ipv4, udp
+from jitsu.model import Service, mac_of
+from jitsu.testing.peer import frame, segment
+from jitsu.wire import arp, ethernet, ipv4, tcp, udp
 from jitsu.wire.ethernet import BROADCAST, EtherType
 
 pytestmark = kernel.marks()
@@ -88,6 +90,12 @@ class Place:
     network: KernelNetwork
     synjitsu: Inbox
     client: Inbox
+    losses: list[HostError] = field(default_factory=list)
+    lost: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def lose(self, error: HostError) -> None:
+        self.losses.append(error)
+        self.lost.set()
 
     @asynccontextmanager
     async def guest(self, service: Service) -> AsyncIterator[Guest]:
@@ -123,15 +131,16 @@ def play(story: Story) -> None:
         place = Place(lab, network, Inbox(), Inbox())
         loop = asyncio.get_running_loop()
         loop.add_reader(lab.client.socket, lambda: place.client.take(lab.client.socket.recv(65536)))
-        network.listen(place.synjitsu.take)
+        network.listen(place.synjitsu.take, place.lose)
         await story(place)
-        await network.own(WWW, None)  # and what was begun before is done
+        if not place.losses:
+            await network.own(WWW, None)  # and what was begun before is done
         network.deafen()
         loop.remove_reader(lab.client.socket)
 
     with kernel.lab() as lab:
         before = kernel.interfaces()
-        with kernel_network(lab.bridge, (WWW, MAIL)) as network:
+        with kernel_network(lab.bridge, (WWW, MAIL), pytest.fail) as network:
             asyncio.run(main(lab, network))
         assert kernel.interfaces() == before
         tables = [item for item in kernel.nft("list", "tables") if "table" in item]
@@ -221,6 +230,29 @@ def test_a_broadcast_reaches_synjitsu_and_guests() -> None:
     play(story)
 
 
+def test_a_guest_that_dies_leaves_its_frames_to_synjitsu() -> None:
+    """At once: before anybody has noticed. The kernel deletes the entry with the tap."""
+
+    async def story(place: Place) -> None:
+        async with place.guest(WWW) as guest:
+            await place.network.own(WWW, guest.link)
+            await guest.got.has(place.asks(WWW, b"awake"))
+        await place.synjitsu.has(place.asks(WWW, b"has it died?"))
+
+    play(story)
+
+
+def test_synjitsu_does_not_get_what_is_for_nobody() -> None:
+    async def story(place: Place) -> None:
+        nobody = (mac_of("nobody"), SUBNET[200])
+        flooded = frame(CLIENT, nobody, ipv4.Protocol.UDP, b"")
+        place.lab.client.send(flooded)
+        await place.synjitsu.has(place.asks(WWW, b"next"))
+        assert flooded not in place.synjitsu.frames
+
+    play(story)
+
+
 def test_the_daemon_is_deaf_to_a_guest_that_is_awake() -> None:
     async def story(place: Place) -> None:
         async with place.guest(WWW) as guest:
@@ -255,7 +287,11 @@ def test_a_guest_that_dies_before_it_joins() -> None:
         link.release()
         with pytest.raises(HostError):
             await link.join(lambda _: None)
+        # Whoever thinks it serves, because it was to after a delay, learns it now.
+        with pytest.raises(HostError, match="has not joined the bridge"):
+            await place.network.own(WWW, link)
         await link.close()
+        await place.synjitsu.has(place.asks(WWW, b"still here"))
 
     play(story)
 
@@ -298,6 +334,36 @@ def test_traffic() -> None:
     play(story)
 
 
+def test_the_connections_of_a_guest_end_with_it() -> None:
+    async def story(place: Place) -> None:
+        async with place.guest(WWW) as guest:
+            answer = tcp.Segment(80, 4000, 1, 1, tcp.Flags.SYN | tcp.Flags.ACK, 1000)
+            data = segment((WWW.mac, WWW.address), CLIENT, answer)
+            guest.send(data)
+            await place.client.has(data)
+            assert (await place.network.traffic([WWW]))["www"].flows == 1
+        assert (await place.network.traffic([WWW]))["www"].flows == 0
+
+    play(story)
+
+
+def test_a_guest_does_not_reach_one_that_sleeps() -> None:
+    """Nor wakes it; but what it sends to Synjitsu itself arrives."""
+
+    async def story(place: Place) -> None:
+        async with place.guest(WWW) as guest:
+            me, nowhere = (WWW.mac, WWW.address), SUBNET[254]
+            content = udp.encode(udp.Datagram(1, 2, b""), WWW.address, nowhere)
+            to_mail = frame(me, (MAIL.mac, nowhere), ipv4.Protocol.UDP, content)
+            to_synjitsu = frame(me, (OWN_MAC, nowhere), ipv4.Protocol.UDP, content)
+            guest.send(to_mail)
+            guest.send(to_synjitsu)
+            await place.synjitsu.has(to_synjitsu)
+            assert to_mail not in place.synjitsu.frames
+
+    play(story)
+
+
 def test_a_guest_that_does_not_read_costs_frames_not_time() -> None:
     async def story(place: Place) -> None:
         link = await place.network.open(WWW)
@@ -308,6 +374,22 @@ def test_a_guest_that_does_not_read_costs_frames_not_time() -> None:
             link.send(request(WWW, b"%d" % i))
         os.close(fd)
         await link.close()
+
+    play(story)
+
+
+def remove(name: str) -> None:
+    with IPRoute() as ipr:
+        ipr.link("del", index=ipr.link_lookup(ifname=name)[0])
+
+
+def test_a_port_that_somebody_removes_is_noticed() -> None:
+    async def story(place: Place) -> None:
+        await place.synjitsu.has(place.asks(WWW, b"hello"))
+        await asyncio.to_thread(remove, f"{BRIDGE}-syn")
+        async with asyncio.timeout(PATIENCE):
+            await place.lost.wait()
+        assert [str(loss).partition(":")[0] for loss in place.losses] == [f"{BRIDGE}-syn"]
 
     play(story)
 

@@ -3,7 +3,9 @@
 import asyncio
 import fcntl
 import gc
+import itertools
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -89,6 +91,20 @@ def test_a_console_shows_nothing_that_a_terminal_would_obey() -> None:
     assert "\x07" not in text
     assert "caf\xe9\N{REPLACEMENT CHARACTER}\ttab\n" in text
     assert console.last_line().endswith("tab")
+
+
+def test_a_console_since() -> None:
+    """What a guest has said is told from what the one before has."""
+    console = Console()
+    assert console.last_line(console.written) == ""
+    console.write(b"jitsu: exit 3\n")
+    since = console.written
+    assert console.last_line(since) == ""
+    console.write(b"hello\n")
+    assert (console.text(since), console.last_line(since)) == ("hello\n", "hello")
+    assert console.last_line(0) == "hello"
+    console.write(b"a" * (2 * CONSOLE_BYTES_MAX))
+    assert console.text(since) == console.text() == "a" * CONSOLE_BYTES_MAX
 
 
 def test_any_bytes_on_a_console() -> None:
@@ -188,6 +204,41 @@ def test_a_descriptor_that_is_closed() -> None:
         asyncio.run(main())
 
 
+@contextmanager
+def descriptors_left(count: int) -> Iterator[None]:
+    """Be able to open so many descriptors and no more."""
+    used = {int(name) for name in os.listdir("/proc/self/fd")}  # noqa: PTH208
+    free = (number for number in itertools.count() if number not in used)
+    limit = next(itertools.islice(free, count, None))
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_without_descriptors_nothing_is_left() -> None:
+    """Wherever they run out on the way."""
+
+    async def main(count: int) -> bool:
+        before = descriptors()
+        try:
+            with descriptors_left(count):
+                child = spawn(shell("exit 7"), {}, Console())
+        except HostError:
+            assert descriptors() == before
+            return False
+        assert await ended(child) == 7
+        return True
+
+    worked = [asyncio.run(main(count)) for count in range(12)]
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+    assert worked == sorted(worked)
+    assert set(worked) == {False, True}
+
+
 def test_a_child_has_no_terminal_and_no_environment_of_ours(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -263,60 +314,75 @@ def test_the_last_words_of_a_child_are_kept_though_it_was_slowed() -> None:
 
 
 @contextmanager
-def bystander() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that ends with us, at the latest."""
-    with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as child:
+def bystander(*words: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that ends with us, at the latest, and has `words` in its command line."""
+    command = [*shell("read something"), *words]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as child:
         try:
             yield child
         finally:
             child.kill()
 
 
-def test_what_is_left_is_ended(tmp_path: Path) -> None:
-    with bystander() as left, bystander() as other, nothing_leaks():
-        Leftovers(tmp_path / "guests").add("www", left.pid)
-        said: list[str] = []
-        Leftovers(tmp_path / "guests").end(said.append)
+@pytest.mark.parametrize("note", ["{pid}\n", "", None], ids=["noted", "about to", "not yet"])
+def test_what_is_left_is_ended(tmp_path: Path, note: str | None) -> None:
+    """Whenever the daemon was killed: its guest may have written no note yet."""
+    said: list[str] = []
+    earlier = Leftovers(tmp_path / "guests", pytest.fail).note("www")
+    with bystander("-pidfile", str(earlier)) as left, bystander() as other, nothing_leaks():
+        if note is not None:
+            earlier.write_text(note.format(pid=left.pid))
+        Leftovers(tmp_path / "guests", said.append).end()
         assert said == [f"www: killed process {left.pid} of an earlier daemon"]
         assert left.wait(PATIENCE) == -signal.SIGKILL
         assert other.poll() is None
         assert list((tmp_path / "guests").iterdir()) == []
 
 
-@pytest.mark.parametrize("record", ["{pid} 1", "{pid} ", "{pid}", "", "0 1", "99999999 1"])
-def test_somebody_else_has_the_number_now(tmp_path: Path, record: str) -> None:
-    """The process that has the number began at another time than was noted, or nothing was."""
+def test_a_folder_by_another_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be relative, or a link to the folder that the earlier daemon knew."""
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    earlier = Leftovers(tmp_path / "run" / "guests", pytest.fail)
+    monkeypatch.chdir(tmp_path)
+    said: list[str] = []
+    with bystander("-pidfile", str(earlier.note("www"))) as left:
+        Leftovers(Path("link/guests"), said.append).end()
+        assert left.wait(PATIENCE) == -signal.SIGKILL
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("words", ["-f {run}/www.pid", "-pidfile {run}/more/www.pid", "-pidfile"])
+def test_somebody_elses_process(tmp_path: Path, words: str) -> None:
+    """One that reads a note, or has one in another folder, say in that of another daemon."""
+    with bystander(*words.format(run=tmp_path).split()) as other:
+        Leftovers(tmp_path, pytest.fail).end()
+        assert other.poll() is None
+
+
+@pytest.mark.parametrize("note", [b"{pid}\n", b"x", b"\xff\xfe", b"-1", b"9" * 5000])
+def test_a_note_alone_ends_nothing(tmp_path: Path, note: bytes) -> None:
+    """Somebody else may have the number now."""
     with bystander() as other:
-        leftovers = Leftovers(tmp_path)
-        (tmp_path / "www.pid").write_text(record.format(pid=other.pid))
-        leftovers.end(pytest.fail)
+        (tmp_path / "www.pid").write_bytes(note.replace(b"{pid}", b"%d" % other.pid))
+        Leftovers(tmp_path, pytest.fail).end()
         assert other.poll() is None
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("record", ["x 1\n", "\xff\xfe", "-1 5", "1 2 3", "9" * 5000 + " 1"])
-def test_a_damaged_record_ends_nothing(tmp_path: Path, record: str) -> None:
-    leftovers = Leftovers(tmp_path)
-    (tmp_path / "www.pid").write_bytes(record.encode("latin-1"))
-    leftovers.end(pytest.fail)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_what_has_exited_is_not_noted_any_more(tmp_path: Path) -> None:
-    leftovers = Leftovers(tmp_path)
-    with bystander() as left:
-        leftovers.add("www", left.pid)
-        leftovers.remove("www")
-        leftovers.remove("www")
-        leftovers.end(pytest.fail)
-        assert left.poll() is None
+    leftovers = Leftovers(tmp_path / "guests", pytest.fail)
+    leftovers.note("www").touch()
+    leftovers.remove("www")
+    leftovers.remove("www")
+    assert list((tmp_path / "guests").iterdir()) == []
+    (tmp_path / "guests").rmdir()
+    leftovers.remove("www")
+    leftovers.end()
 
 
-def test_a_process_that_is_no_more(tmp_path: Path) -> None:
-    leftovers = Leftovers(tmp_path)
-    with bystander() as left:
-        leftovers.add("www", left.pid)
-    leftovers.end(pytest.fail)
-    leftovers.add("late", left.pid)
-    leftovers.end(pytest.fail)
-    assert list(tmp_path.iterdir()) == []
+def test_a_note_that_cannot_be_removed_is_told(tmp_path: Path) -> None:
+    said: list[str] = []
+    leftovers = Leftovers(tmp_path, said.append)
+    leftovers.note("www").mkdir()
+    leftovers.remove("www")
+    assert said == [f"{tmp_path}/www.pid is left behind: Is a directory"]

@@ -156,6 +156,26 @@ def test_an_answer_when_ready_comes_when_it_is_ready() -> None:
     _tell(story, target)
 
 
+def test_who_comes_while_a_guest_dies_is_served_by_the_next() -> None:
+    async def story(world: World) -> None:
+        world.scripts[target.name] = [Script(boots_after=0.01, dies_after=20.0)]
+        assert (await world.client().get(target)).body
+        clients = [world.client() for _ in range(90)]
+        assert all(await asyncio.gather(*(client.ping(target) for client in clients)))
+        loop, visits = asyncio.get_running_loop(), []
+        for number, client in enumerate(clients):
+            # One each tenth of a millisecond: before, while nobody knows of it yet, and after.
+            await asyncio.sleep(19.998 + number * 0.0001 - loop.time())
+            visits.append(asyncio.create_task(client.get(target)))
+        outcomes = await asyncio.gather(*visits)
+        assert world.backend.boots == 2
+        late = [outcome for outcome in outcomes if outcome.syns != 1]
+        assert len(late) <= 2, "what was under way to the guest died with it"
+
+    target = service(0, idle_after=600.0)
+    _tell(story, target)
+
+
 def test_an_open_connection_keeps_its_guest() -> None:
     async def story(world: World) -> None:
         outcome = await world.client().get(target, linger=60.0)

@@ -46,14 +46,24 @@ class Qemu:
     """Whom QEMU becomes once it has opened what it needs; empty: it stays who it is."""
 
 
-def argv(qemu: Qemu, service: Service, network: NetworkConfig, kind: ImageKind) -> list[str]:
-    """Return the command line of a guest. The tap is descriptor 3, QMP is descriptor 4."""
+def argv(
+    qemu: Qemu,
+    service: Service,
+    network: NetworkConfig,
+    kind: ImageKind,
+    note: Path | None = None,
+) -> list[str]:
+    """Return the command line of a guest. The tap is descriptor 3, QMP is descriptor 4.
+
+    With `note` QEMU writes its process id there, before its guest runs.
+    """
     machine = _MACHINE_LINUX if kind is ImageKind.LINUX else _MACHINE
     return [
         *(qemu.binary, "-name", f"jitsu-{service.name}"),
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
         *("-sandbox", _SANDBOX),
         *(("-runas", qemu.user) if qemu.user else ()),
+        *(("-pidfile", str(note)) if note else ()),
         *("-accel", qemu.accel, "-M", machine, "-m", f"{service.memory >> 10}k"),
         *("-kernel", service.image, "-append", cmdline(service, network, kind)),
         *("-chardev", "stdio,id=console,signal=off"),
@@ -93,6 +103,8 @@ class QemuInstance:
     monitor: socket.socket
     gone: asyncio.Future[Exit]
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    fault: str = ""
+    """Why it was ended before it had begun."""
 
     def stop(self, how: StopMode) -> None:
         """Press the power button, or end the process."""
@@ -122,30 +134,22 @@ class QemuBackend:
         except (ValueError, HostError) as error:
             raise BootError(f"{service.image}: {error}") from error
         watch.stage("tap")
+        since = console.written
         try:
-            ours, theirs = socket.socketpair()
-        except OSError as error:
-            await link.close()
-            raise BootError(f"no socket for QMP: {error.strerror}") from error
-        try:
-            command = argv(self._qemu, service, self._network, kind)
-            fds = {_TAP_FD: link.fd, _QMP_FD: theirs.fileno()}
-            child = spawn(command, fds, console)
+            child, monitor = self._spawn(service, kind, link, console)
         except HostError as error:
-            ours.close()
             await link.close()
             raise BootError(str(error)) from error
-        finally:
-            theirs.close()
         watch.stage("exec")
         link.release()
         gone = asyncio.get_running_loop().create_future()
-        instance = QemuInstance(service, link, child, ours, gone)
-        _own_task(instance, self._bury(instance, console))
+        instance = QemuInstance(service, link, child, monitor, gone)
+        _own_task(instance, self._bury(instance, console, since))
         try:
             await link.join(watch.on_frame)
-        except HostError:
-            # QEMU has gone and its tap with it; `gone` will say why.
+        except HostError as error:
+            # Perhaps QEMU has gone and its tap with it; then `gone` will say why.
+            instance.fault = str(error)
             child.signal(signal.SIGKILL)
         watch.stage("plugged")
         return instance
@@ -155,15 +159,36 @@ class QemuBackend:
         console = self._consoles.get(service.name)
         return console.text() if console else ""
 
-    async def _bury(self, instance: QemuInstance, console: Console) -> None:
-        # Files are slow, and the loop has others to serve.
-        name, child = instance.service.name, instance.child
-        await asyncio.to_thread(self._leftovers.add, name, child.pid)
-        code = await child.exited
-        await instance.link.close()
-        instance.monitor.close()
-        await asyncio.to_thread(self._leftovers.remove, name)
-        instance.gone.set_result(exit_of(code, console.last_line()))
+    def _spawn(
+        self, service: Service, kind: ImageKind, link: GuestLink, console: Console
+    ) -> tuple[Child, socket.socket]:
+        """Start QEMU; return it, and our end of its QMP socket. Raises HostError."""
+        note = self._leftovers.note(service.name)
+        command = argv(self._qemu, service, self._network, kind, note)
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            raise HostError(f"no socket for QMP: {error.strerror}") from error
+        with theirs:
+            try:
+                return spawn(command, {_TAP_FD: link.fd, _QMP_FD: theirs.fileno()}, console), ours
+            except HostError:
+                ours.close()
+                raise
+
+    async def _bury(self, instance: QemuInstance, console: Console, since: int) -> None:
+        code = await instance.child.exited
+        exit_ = exit_of(code, console.last_line(since))
+        if instance.fault and code == -signal.SIGKILL:
+            exit_ = Exit(instance.fault, clean=False)
+        try:
+            instance.monitor.close()
+            await instance.link.close()
+            # Files are slow, and the loop has others to serve.
+            await asyncio.to_thread(self._leftovers.remove, instance.service.name)
+        finally:
+            # Whoever waits for it must not wait for ever, whatever could not be tidied up.
+            instance.gone.set_result(exit_)
 
 
 def exit_of(code: int, said: str) -> Exit:

@@ -24,7 +24,7 @@ from structlog.typing import FilteringBoundLogger
 from jitsu.backends.qemu import Qemu, argv, find
 from jitsu.config.image import image_kind
 from jitsu.errors import HostError
-from jitsu.host.process import spawn_raw
+from jitsu.host.process import Leftovers, spawn_raw
 from jitsu.host.tap import open_tap
 from jitsu.model import Name, NetworkConfig, Service, mac_of
 
@@ -33,6 +33,7 @@ TRIES = 3
 PATIENCE = 5.0
 """Seconds until a guest that has sent nothing is given up."""
 _FILE = "accelerator.json"
+_FLOOR = "floor"
 _SUBNET = IPv4Network("192.0.2.0/24")
 _NETWORK = NetworkConfig("", _SUBNET, None, _SUBNET[1], _SUBNET[-2])
 """Documentation addresses: the guest's frames go nowhere."""
@@ -53,7 +54,9 @@ class Floor:
     tap: str
     service: Service
 
-    def first_frame(self, qemu: Qemu, network: NetworkConfig = _NETWORK) -> float:
+    def first_frame(
+        self, qemu: Qemu, network: NetworkConfig = _NETWORK, note: Path | None = None
+    ) -> float:
         """Return the seconds from QEMU's exec to its guest's first frame. Raises HostError."""
         kind = image_kind(Path(self.service.image))
         tap = open_tap(self.tap, vnet_hdr=True)
@@ -64,7 +67,7 @@ class Floor:
                 ours, theirs = socket.socketpair()
                 with ours, theirs:
                     began = time.perf_counter()
-                    command = argv(qemu, self.service, network, kind)
+                    command = argv(qemu, self.service, network, kind, note)
                     pid = spawn_raw(command, {3: tap, 4: theirs.fileno()}, None)
                     try:
                         _await_frame(listener, self.service.mac)
@@ -76,10 +79,12 @@ class Floor:
             os.close(tap)
 
 
-def choose(state: Path, log: FilteringBoundLogger | None) -> str:
+def choose(
+    state: Path, log: FilteringBoundLogger | None, leftovers: Leftovers | None = None
+) -> str:
     """Return "kvm" or "tcg", from an earlier run's measurement or a new one.
 
-    Raises HostError when QEMU is missing.
+    With `leftovers` the guests that are measured are noted. Raises HostError when QEMU is missing.
     """
     qemu = find()
     if not os.access(KVM, os.R_OK | os.W_OK):
@@ -93,7 +98,7 @@ def choose(state: Path, log: FilteringBoundLogger | None) -> str:
             return str(known["accel"])
     except (OSError, ValueError, KeyError, TypeError):
         pass  # none yet, or not ours: measure
-    times = {accel: _median(accel) for accel in ("tcg", "kvm")}
+    times = {accel: _median(accel, leftovers) for accel in ("tcg", "kvm")}
     accel = min(times, key=lambda name: times[name])
     shown = {f"{name}_ms": round(1000 * seconds, 1) for name, seconds in times.items()}
     if log:
@@ -105,17 +110,21 @@ def choose(state: Path, log: FilteringBoundLogger | None) -> str:
 
 def floor(tap: str) -> Floor:
     """Return the floor on the tap `tap`, with the guest that Jitsu carries."""
-    name = Name("floor")
+    name = Name(_FLOOR)
     image = str(hello_image())
     return Floor(tap, Service(name, (), image, IPv4Address(_SUBNET[10]), mac_of(name)))
 
 
-def _median(accel: str) -> float:
+def _median(accel: str, leftovers: Leftovers | None) -> float:
+    note = leftovers.note(_FLOOR) if leftovers else None
     try:
         bare = floor(f"jitsu-{os.getpid()}")
-        return statistics.median(bare.first_frame(find(accel)) for _ in range(TRIES))
+        return statistics.median(bare.first_frame(find(accel), note=note) for _ in range(TRIES))
     except HostError:
         return float("inf")
+    finally:
+        if leftovers:
+            leftovers.remove(_FLOOR)
 
 
 def _up(name: str) -> None:

@@ -26,7 +26,9 @@ class _Verbs(TyperGroup):
             return None
         module = import_module(f"jitsu.cli.{cmd_name}")
         if hasattr(module, "verbs"):
-            return typer.main.get_command(module.verbs)
+            group = typer.main.get_command(module.verbs)
+            group.name = cmd_name
+            return group
         verb = typer.Typer(add_completion=False)
         verb.command(name=cmd_name)(module.command)
         return typer.main.get_command(verb)

@@ -3,10 +3,13 @@
 import asyncio
 import gc
 import os
+import resource
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack, ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -41,23 +44,49 @@ _NICE = -10
 def command(
     config: Annotated[Path, typer.Option("-c", "--config", help="The configuration, TOML.")],
 ) -> None:
-    """Serve the services of a configuration until SIGTERM or SIGINT."""
+    """Serve the services of a configuration until SIGTERM, SIGINT or SIGHUP."""
     checked = load(config)
     log = logger()
     sys.setswitchinterval(_SWITCH_INTERVAL)
     _go_first()
     _keep_descriptors()
+    _allow_descriptors()
+    ending = _Ending()
     run = Path(checked.host.run)
     with ExitStack() as stack:
         stack.enter_context(only_daemon(run))
-        leftovers = Leftovers(run / "guests")
-        leftovers.end(log.warning)
-        stack.callback(leftovers.end, log.warning)  # should the daemon itself fail
-        accel = qemu_accel.choose(Path(checked.host.state), log)
+        leftovers = Leftovers(run / "guests", log.warning)
+        leftovers.end()
+        stack.callback(leftovers.end)  # should the daemon itself fail
+        accel = qemu_accel.choose(Path(checked.host.state), log, leftovers)
         hypervisor = qemu.QemuBackend(qemu.find(accel), checked.network, leftovers)
         up = stack.enter_context(bridge(checked.network))
-        network = stack.enter_context(kernel_network(up, checked.services))
-        uvloop.run(_serve(checked, network, {"qemu": hypervisor}, log))
+        network = stack.enter_context(kernel_network(up, checked.services, log.warning))
+        uvloop.run(_serve(checked, network, {"qemu": hypervisor}, log, ending))
+
+
+class _Ending:
+    """Whether a signal has told us to end.
+
+    Such a signal interrupts nothing, so that whatever is being set up or tidied up is done whole.
+    While the daemon serves it sets off `then`.
+    """
+
+    def __init__(self) -> None:
+        self._told = False
+        self._then: Callable[[], object] = lambda: None
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._tell)
+
+    def then(self, act: Callable[[], object]) -> None:
+        """Have `act` called when a signal comes; now, if one has come already."""
+        self._then = act
+        if self._told:
+            act()
+
+    def _tell(self, *_: object) -> None:
+        self._told = True
+        self._then()
 
 
 def _go_first() -> None:
@@ -79,6 +108,13 @@ def _keep_descriptors() -> None:
                 os.set_inheritable(fd, False)
 
 
+def _allow_descriptors() -> None:
+    """Have as many descriptors as we may: a guest takes four, and two more while it boots."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def load(path: Path) -> Config:
     """Read a configuration, and the addresses that were allotted before; keep what is new.
 
@@ -97,6 +133,7 @@ async def _serve(
     network: KernelNetwork,
     backends: dict[str, Backend],
     log: FilteringBoundLogger,
+    ending: _Ending,
 ) -> None:
     ambient = Ambient(time.monotonic, secret=os.urandom(16), serial=int(time.time()))
     loop = asyncio.get_running_loop()
@@ -111,8 +148,8 @@ async def _serve(
         await stack.enter_async_context(listen(xenstored, socket))
         guests = Guests(xenstored, config.network)
         daemon = Daemon(config, network, backends, guests, log, ambient)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, daemon.close)
+        ending.then(partial(loop.call_soon_threadsafe, daemon.close))
+        stack.callback(ending.then, lambda: None)
         dns = await stack.enter_async_context(
             DnsServer(
                 config.directory.listen,
@@ -126,7 +163,7 @@ async def _serve(
             # What is here now stays: no collection need look at it again, on anybody's path.
             gc.collect()
             gc.freeze()
-            network.listen(daemon.frame)
+            network.listen(daemon.frame, daemon.fail)
             stack.callback(network.deafen)
             listen = [str(endpoint) for endpoint in config.directory.listen]
             log.info("serving", services=len(config.services), dns=listen, run=config.host.run)

@@ -1,5 +1,6 @@
 """What kind of guest an image file holds, judged by its first bytes."""
 
+import stat
 import struct
 from enum import Enum
 from functools import lru_cache
@@ -29,10 +30,12 @@ def image_kind(path: Path) -> ImageKind:
     `HdrS` at 0x202 (Linux Documentation/arch/x86/boot.rst). Raises ImageError.
     """
     try:
-        stat = path.stat()
+        found = path.stat()
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror}") from error
-    return _kind(path, stat.st_mtime_ns, stat.st_size)
+    if not stat.S_ISREG(found.st_mode):
+        raise ImageError("is no regular file")  # to open a FIFO would be to wait for its writer
+    return _kind(path, found.st_mtime_ns, found.st_size)
 
 
 @lru_cache(maxsize=1024)

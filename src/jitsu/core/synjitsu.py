@@ -15,7 +15,9 @@ Who owns an address, and what becomes of a frame for it:
     OURS     asleep, booting, failed   held, or answered, or refused
     OURS     awake: about to be moved  held, whatever it is
     MOVING   the entry is being moved  held, whatever it is
-    GUEST    awake                     a straggler that was queued before the move: sent on
+    GUEST    awake, just moved         a straggler that was queued before the move: sent on
+    GUEST    later                     held: the guest has died and its entry with it, or the kernel
+                                       would not have brought the frame here
 
 *A guest that boots* may need the network before it can serve. From its first frame on, frames that
 are not a client's beginning are passed to it: ARP replies, segments of its own connections, and
@@ -26,11 +28,13 @@ network is up before its server listens would answer them with RST.
 comes from an address that is nobody's (`NetworkConfig.probe`) and travels on the guest's own link,
 so that no client ever sees a trace of it.
 
+*Guests are no clients*: a frame from the MAC address of a service wakes nobody and is not answered,
+be it a guest that makes sure that its address is its own. Guests answer probes on their own links.
+
 *A refusal is honest*: a service that has failed answers SYNs with RST, datagrams with ICMP port
 unreachable, echo requests with ICMP host unreachable: clients learn now, not by time-out.
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -38,7 +42,7 @@ from enum import Enum, auto
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import assert_never
 
-from jitsu.core import refusal
+from jitsu.core import probe, refusal
 from jitsu.model import (
     Cause,
     Handoff,
@@ -50,21 +54,22 @@ from jitsu.model import (
     State,
     mac_of,
 )
-from jitsu.wire import arp, ethernet, ipv4, tcp
+from jitsu.wire import arp, ethernet, tcp
 from jitsu.wire.peek import Glance, Kind, glance
 
 HELD_FRAMES_MAX = 4096
 """Frames held for one service: what a backlog of a busy server holds."""
 HELD_DATAGRAMS_MAX = 64
-"""Datagrams and echo requests among them: clients repeat those, and they may be large."""
+"""What is not TCP among them: clients repeat it, and it may be large. Segments that come while the
+entry is moved count as frames: those of a busy server's connections are many."""
 HELD_BYTES_MAX = 16 << 20
 """Bytes held for all services together."""
 SPOKEN_MAX = 1024
 """Peers that a booting guest has spoken to; one that boots does not talk to more."""
+STRAGGLING = 0.1
+"""Seconds within which what was queued at our port before a move has been read, however long."""
 PROBE_RETRY_FIRST, PROBE_RETRY_MAX = 0.001, 0.05
 """Seconds between probes: a server that is about to listen does so within milliseconds."""
-PROBE_PORT = 49152
-"""The first dynamic port (RFC 6335 section 6); the address is nobody's, so any would do."""
 
 _STORE_LINK = ethernet.EtherType.STORE_LINK.to_bytes(2, "big")
 OWN_MAC = mac_of("synjitsu, the port")
@@ -166,6 +171,9 @@ _WISHES = {
 }
 
 
+_TCP = (Kind.TCP_SYN, Kind.TCP_OTHER)
+
+
 @dataclass(slots=True)
 class _Sleeper:
     """What Synjitsu knows of one service."""
@@ -173,6 +181,7 @@ class _Sleeper:
     service: Service
     state: State = State.ASLEEP
     owner: Owner = Owner.OURS
+    moved_at: float = 0.0
     held: dict[object, tuple[Kind, bytes]] = field(default_factory=dict)
     datagrams: int = 0
     heard: bool = False
@@ -197,7 +206,7 @@ class Synjitsu:
     def __init__(
         self,
         services: Sequence[Service],
-        probe: IPv4Address,
+        probe_ip: IPv4Address,
         summon_from: Sequence[IPv4Network | IPv6Network],
         secret: bytes,
     ) -> None:
@@ -205,7 +214,7 @@ class Synjitsu:
         self._sleepers = {service.name: _Sleeper(service) for service in services}
         self._by_mac = {bytes(s.service.mac): s for s in self._sleepers.values()}
         self._by_ip = {s.service.address.packed: s for s in self._sleepers.values()}
-        self._probe_ip = probe
+        self._probe_ip = probe_ip
         self._allowed = [
             (int(n.network_address), int(n.netmask)) for n in summon_from if n.version == 4
         ]
@@ -233,7 +242,7 @@ class Synjitsu:
         """Return what `event` makes necessary."""
         match event:
             case Arrived(frame):
-                return self._arrived(frame)
+                return self._arrived(frame, now)
             case GuestSent(name, frame):
                 return self._guest_sent(self._sleepers[name], frame, now)
             case StateEntered(name, state):
@@ -242,26 +251,29 @@ class Synjitsu:
                 self._sleepers[name].owner = Owner.MOVING
                 return []
             case Moved(name, to_guest):
+                self._sleepers[name].moved_at = now
                 return self._moved(self._sleepers[name], to_guest=to_guest)
             case _:
                 assert_never(event)
 
     # Frames at our port.
 
-    def _arrived(self, frame: bytes) -> list[Effect]:
+    def _arrived(self, frame: bytes, now: float) -> list[Effect]:
         seen = glance(frame)
         if seen is None:
             return self._drop("malformed")
+        if seen.source in self._by_mac:
+            return self._drop("sent by a guest")
         if seen.kind is Kind.ARP_REQUEST:
             return self._asked(seen, frame)
         sleeper = self._by_mac.get(seen.destination)
-        if sleeper is None or seen.source == sleeper.service.mac:
+        if sleeper is None:
             return self._drop("not for a service")
         if not sleeper.holds:
             return self._drop("hand-off is none")
-        if sleeper.owner is Owner.GUEST:
+        if sleeper.owner is Owner.GUEST and now < sleeper.moved_at + STRAGGLING:
             return [Send(frame)]
-        if sleeper.owner is Owner.MOVING or sleeper.state is State.AWAKE:
+        if sleeper.owner is not Owner.OURS or sleeper.state is State.AWAKE:
             return self._hold(sleeper, seen, frame)
         return self._client_sent(sleeper, seen, frame)
 
@@ -270,8 +282,6 @@ class Synjitsu:
         sleeper = self._by_ip.get(seen.destination_ip)
         if sleeper is None or sleeper.owner is Owner.GUEST or not sleeper.holds:
             return self._drop("not for a service")
-        if seen.source == sleeper.service.mac:
-            return []  # the guest itself, making sure that its address is its own
         return [Send(self._arp_reply(frame, sleeper.service.mac))]
 
     def _client_sent(self, sleeper: _Sleeper, seen: Glance, frame: bytes) -> list[Effect]:
@@ -311,18 +321,18 @@ class Synjitsu:
 
     def _hold(self, sleeper: _Sleeper, seen: Glance, frame: bytes) -> list[Effect]:
         """Keep a frame for the guest; a SYN that is sent again replaces the earlier one."""
-        is_syn = seen.kind is Kind.TCP_SYN
-        key: object = _flow(seen) if is_syn else object()
+        key: object = _flow(seen) if seen.kind is Kind.TCP_SYN else object()
+        is_datagram = seen.kind not in _TCP
         old = sleeper.held.get(key)
         growth = len(frame) - (len(old[1]) if old else 0)
         if (
             (old is None and len(sleeper.held) >= HELD_FRAMES_MAX)
             or self._held_bytes + growth > HELD_BYTES_MAX
-            or (not is_syn and sleeper.datagrams >= HELD_DATAGRAMS_MAX)
+            or (is_datagram and sleeper.datagrams >= HELD_DATAGRAMS_MAX)
         ):
             return self._drop("no room to hold it")
         sleeper.held[key] = (seen.kind, frame)
-        sleeper.datagrams += not is_syn
+        sleeper.datagrams += is_datagram
         self._held_bytes += growth
         self.counters["held"] += 1
         return []
@@ -372,7 +382,7 @@ class Synjitsu:
         kept = {key: held for key, held in sleeper.held.items() if held[0] in _WISHES}
         self._release(sleeper)
         sleeper.held = kept
-        sleeper.datagrams = sum(kind is not Kind.TCP_SYN for kind, _ in kept.values())
+        sleeper.datagrams = sum(kind not in _TCP for kind, _ in kept.values())
         self._held_bytes += sum(len(frame) for _, frame in kept.values())
         refusals = [effect for frame in strays for effect in self._refuse(frame)]
         return [*refusals, *self._wake_for_held(sleeper)]
@@ -429,7 +439,7 @@ class Synjitsu:
         assert isinstance(sleeper.service.ready, ReadyOnTcp)
         self._probing[sleeper.service.name] = now + sleeper.probe_wait
         sleeper.probe_wait = min(2 * sleeper.probe_wait, PROBE_RETRY_MAX)
-        isn = self._probe_isn(sleeper)
+        isn = probe.first_number(sleeper.service, self._secret)
         return [self._to_guest(sleeper, tcp.Flags.SYN, isn)]
 
     def _probe_answered(
@@ -447,25 +457,15 @@ class Synjitsu:
             return []
         if not (seen.flags & tcp.Flags.SYN and seen.flags & tcp.Flags.ACK):
             return []
-        reset = self._to_guest(sleeper, tcp.Flags.RST, tcp.seq_add(self._probe_isn(sleeper), 1))
+        isn = probe.first_number(sleeper.service, self._secret)
+        reset = self._to_guest(sleeper, tcp.Flags.RST, tcp.seq_add(isn, 1))
         return [reset, self._can_serve(sleeper)]
 
     def _to_guest(self, sleeper: _Sleeper, flags: tcp.Flags, seq: int) -> Effect:
         service = sleeper.service
         assert isinstance(service.ready, ReadyOnTcp)
-        segment = tcp.Segment(PROBE_PORT, service.ready.port, seq, 0, flags, window=1024)
-        payload = tcp.encode(segment, self._probe_ip, service.address)
-        packet = ipv4.Packet(self._probe_ip, service.address, ipv4.Protocol.TCP, payload)
-        return SendToGuest(
-            service.name,
-            ethernet.encode(
-                ethernet.Frame(service.mac, OWN_MAC, ethernet.EtherType.IPV4, ipv4.encode(packet))
-            ),
-        )
-
-    def _probe_isn(self, sleeper: _Sleeper) -> int:
-        digest = hashlib.sha256(self._secret + sleeper.service.name.encode()).digest()
-        return int.from_bytes(digest[:4])
+        data = probe.frame(service, service.ready.port, (OWN_MAC, self._probe_ip), flags, seq)
+        return SendToGuest(service.name, data)
 
     # Small questions.
 

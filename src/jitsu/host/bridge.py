@@ -2,8 +2,9 @@
 
 import errno
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
@@ -50,9 +51,9 @@ def bridge(config: NetworkConfig) -> Iterator[Bridge]:
 
 
 def port_settings(index: int) -> None:
-    """Make link `index` a port that is told of broadcasts but never learnt or flooded to."""
+    """Make link `index` a port of which nothing is learnt from what it sends."""
     with IPRoute() as ipr:
-        ipr.brport("set", index=index, learning=0, unicast_flood=0)
+        ipr.brport("set", index=index, learning=0)
 
 
 def _make(ipr: IPRoute, config: NetworkConfig, undo: ExitStack) -> int:
@@ -72,6 +73,7 @@ def _make(ipr: IPRoute, config: NetworkConfig, undo: ExitStack) -> int:
         )
         found = ipr.link_lookup(ifname=config.bridge)
         ipr.link("set", index=found[0], ifalias=_OURS)
+        _obey_no_router(config.bridge)
     index = int(found[0])
     (link,) = ipr.link("get", index=index)
     attributes = dict(link["attrs"])
@@ -84,6 +86,12 @@ def _make(ipr: IPRoute, config: NetworkConfig, undo: ExitStack) -> int:
     elif not link["flags"] & _IFF_UP:
         undo.callback(_quietly, lambda: ipr.link("set", index=index, state="down"))
     return index
+
+
+def _obey_no_router(name: str) -> None:
+    """Have the host take no address or route from what is advertised on its bridge."""
+    with suppress(OSError):  # no IPv6 here, or /proc/sys is not to be written
+        Path(f"/proc/sys/net/ipv6/conf/{name}/accept_ra").write_text("0")
 
 
 def _address(ipr: IPRoute, config: NetworkConfig, index: int, undo: ExitStack) -> None:

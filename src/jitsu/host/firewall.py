@@ -4,12 +4,17 @@ The data plane counts, so that frames of awake services never enter Python:
 
 - set `busy`: the MAC addresses of services that had unicast IP traffic, each with the time that
   is left of `BUSY_TIMEOUT` since the last packet;
-- set `open`: TCP connections that a guest has accepted. A SYN-ACK puts one in for a minute (a
-  client that never completes the handshake holds nothing), each segment of the client keeps it
-  for `OPEN_TIMEOUT`, the guest's FIN or either side's RST takes it out.
+- a set `openN` for service N: TCP connections that its guest has accepted. A SYN-ACK puts one in
+  for a minute (a client that never completes the handshake holds nothing), each segment of the
+  client keeps it for `OPEN_TIMEOUT`, the guest's FIN or either side's RST takes it out. All go
+  when the guest does.
 
-And it filters: a guest sends only from its own MAC and addresses; guests do not reach each other;
-the host answers guests but takes no new connection from them.
+And it filters. A guest sends only from its own MAC and addresses, and speaks only for those: no
+router advertisement or redirect, no neighbour advertisement for another, no answer of a DHCP
+server. Its link-local address is the one that derives from its MAC address (RFC 4291 appendix A);
+without an `address6` it has no IPv6 at all. Guests do not reach each other, asleep or awake, on the
+bridge or by way of the host; the host answers guests but takes no new connection from them. Of
+what the bridge floods for want of an entry, Synjitsu's port gets what is for a service.
 
 Connection tracking proper (nf_conntrack_bridge) is not used: many kernels lack it, and a SYN flood
 on sleeping services would fill its table, which then drops everybody's packets.
@@ -17,19 +22,24 @@ on sleeping services would fill its table, which then drops everybody's packets.
 
 import ctypes
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from typing import Any
 
+from jitsu.core.synjitsu import OWN_MAC
 from jitsu.errors import HostError
-from jitsu.model import Service
+from jitsu.model import Mac, Service
 
 BUSY_TIMEOUT_MIN = 3600
 """Seconds that the last traffic of a service is remembered, at least."""
 OPEN_TIMEOUT = "5d"
 """As Linux's conntrack: a connection this long without a segment is forgotten."""
-OPEN_FLOWS_MAX = 65535
+OPEN_FLOWS_MAX = 4096
+"""Connections known of one service: what it takes 50 ms to list. A full set is a service in use,
+so what does not fit keeps its guest too, until there is room."""
 _JSON = 1 << 4  # NFT_CTX_OUTPUT_JSON
+_MISSING = "No such file or directory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,41 +53,71 @@ class Usage:
 class Firewall:
     """The nftables tables of one bridge; gone when closed."""
 
-    def __init__(self, bridge: str, services: Iterable[tuple[str, Service]]) -> None:
-        """Install the tables for `services`, each with the name of its guest's interface."""
+    def __init__(
+        self,
+        bridge: str,
+        services: Iterable[tuple[str, Service]],
+        report: Callable[[str], None],
+    ) -> None:
+        """Install the tables for `services`, each with the name of its guest's interface.
+
+        `report` is told, on whatever thread, when they had to be installed again.
+        """
         self._bridge = bridge
         # nftables has words of its own ("ip", "bridge") that cannot name a table; and the table
         # that an operator has made for the bridge is not ours to remove.
         self._table = f"jitsu_{bridge}"
         self._services = list(services)
+        self._numbers = {service.name: i for i, (_, service) in enumerate(self._services)}
+        self._report = report
         longest = max((s.idle_after for _, s in self._services), default=0.0)
         self._busy_timeout = max(BUSY_TIMEOUT_MIN, int(longest) + 60)
         self._nft = _Nftables()
-        self._nft.run(self._remove() + self._rules())
+        self._install()
 
     def close(self) -> None:
         """Remove the tables."""
         self._nft.run(self._remove())
         self._nft.close()
 
-    def usage(self) -> dict[str, Usage]:
-        """Return each service's usage by name. Blocks for some milliseconds."""
-        reply = json.loads(
-            self._nft.run(f"list set bridge {self._table} busy") or '{"nftables": []}'
-        )
-        ages = {
-            str(element["val"]): max(0.0, self._busy_timeout - float(element["expires"]) - 1.0)
-            for element in _elements(reply)
-        }
-        reply = json.loads(self._nft.run(f"list set bridge {self._table} open"))
-        flows: dict[str, int] = {}
-        for element in _elements(reply):
-            guest = str(element["val"]["concat"][0])
-            flows[guest] = flows.get(guest, 0) + 1
-        return {
-            service.name: Usage(ages.get(service.mac.hex(":")), flows.get(str(service.address), 0))
-            for _, service in self._services
-        }
+    def usage(self, services: Iterable[Service]) -> dict[str, Usage]:
+        """Return the usage of `services` by name. Blocks for some milliseconds. Raises HostError.
+
+        Where somebody has flushed the tables nothing is known: for this look all are in use.
+        """
+        asked = list(services)
+        try:
+            ages = {
+                str(element["val"]): max(0.0, self._busy_timeout - float(element["expires"]) - 1.0)
+                for element in self._elements("busy")
+            }
+            return {s.name: Usage(ages.get(s.mac.hex(":")), self._flows(s)) for s in asked}
+        except _GoneError:
+            self._reinstall()
+            return {service.name: Usage(0.0, 0) for service in asked}
+
+    def forget(self, service: Service) -> None:
+        """Forget the connections of a guest that is no more. Raises HostError."""
+        try:
+            self._nft.run(f"flush set bridge {self._table} open{self._numbers[service.name]}")
+        except _GoneError:
+            self._reinstall()
+
+    def _flows(self, service: Service) -> int:
+        return sum(1 for _ in self._elements(f"open{self._numbers[service.name]}"))
+
+    def _elements(self, name: str) -> Iterable[dict[str, Any]]:
+        reply = self._nft.run(f"list set bridge {self._table} {name}")
+        for item in json.loads(reply)["nftables"]:
+            for element in item.get("set", {}).get("elem", []):
+                yield element["elem"]
+
+    def _install(self) -> None:
+        self._nft.run(self._remove() + self._rules())
+
+    def _reinstall(self) -> None:
+        self._install()
+        self._report("somebody has removed the nftables tables of Jitsu; they are there again")
 
     def _remove(self) -> str:
         tables = (f"bridge {self._table}", f"inet {self._table}")
@@ -91,8 +131,9 @@ class Firewall:
             macs.append(f'"{port}" . {mac}')
             arp += [f'"{port}" . {mac} . {a}' for a in (service.address, "0.0.0.0")]
             ip4 += [f'"{port}" . {a}' for a in (service.address, "0.0.0.0")]
-            ip6 += [f'"{port}" . {service.address6}'] if service.address6 else []
-        guests = ", ".join(service.mac.hex(":") for _, service in self._services)
+            ip6 += [f'"{port}" . {a}' for a in (*_addresses6(service), "::") if service.address6]
+        numbered = list(enumerate(self._services))
+        inside6 = [str(s.address6) for _, s in self._services if s.address6]
         return _RULES.format(
             bridge=self._bridge,
             table=self._table,
@@ -100,11 +141,40 @@ class Firewall:
             arp=", ".join(arp),
             ip4=", ".join(ip4),
             ip6=f"elements = {{ {', '.join(ip6)} }}" if ip6 else "",
-            guests=guests,
+            guests=", ".join(service.mac.hex(":") for _, service in self._services),
+            inside=", ".join(str(service.address) for _, service in self._services),
+            inside6=f"ip6 daddr {{ {', '.join(inside6)} }} drop" if inside6 else "",
+            own=OWN_MAC.hex(":"),
             busy=self._busy_timeout,
-            open_max=OPEN_FLOWS_MAX,
-            open_timeout=OPEN_TIMEOUT,
+            each="".join(_each(i, service) for i, (_, service) in numbered),
+            senders=", ".join(f'"{port}" : jump from{i}' for i, (port, _) in numbered),
+            receivers=", ".join(f'"{port}" : jump to{i}' for i, (port, _) in numbered),
         )
+
+
+def link_local(mac: Mac) -> IPv6Address:
+    """Return the link-local address that derives from a MAC address (RFC 4291 appendix A)."""
+    middle = bytes([mac[0] ^ 0x02, *mac[1:3], 0xFF, 0xFE, *mac[3:]])
+    return IPv6Address(b"\xfe\x80" + bytes(6) + middle)
+
+
+def _addresses6(service: Service) -> list[IPv6Address]:
+    """Return the addresses that a guest may have, if it has any."""
+    return [service.address6, link_local(service.mac)] if service.address6 else []
+
+
+def _each(number: int, service: Service) -> str:
+    """Return the part of the rules that is for one service."""
+    targets = ", ".join(f"0x{int(address):032x}" for address in _addresses6(service))
+    return _EACH.format(
+        n=number,
+        # Bytes 8 to 23 of a neighbour advertisement are whom it is about (RFC 4861 section 4.4).
+        honest=f"icmpv6 type nd-neighbor-advert @th,64,128 != {{ {targets} }} drop"
+        if targets
+        else "",
+        open_max=OPEN_FLOWS_MAX,
+        open_timeout=OPEN_TIMEOUT,
+    )
 
 
 _RULES = """
@@ -114,10 +184,7 @@ table bridge {table} {{
   set guest_ip4 {{ typeof iifname . ip saddr; elements = {{ {ip4} }} }}
   set guest_ip6 {{ typeof iifname . ip6 saddr; {ip6} }}
   set busy {{ typeof ether saddr; flags dynamic,timeout; size 65535; timeout {busy}s; }}
-  set open {{
-    typeof ip saddr . tcp sport . ip daddr . tcp dport
-    flags dynamic,timeout; size {open_max}; timeout {open_timeout};
-  }}
+  {each}
   chain prerouting {{
     type filter hook prerouting priority 0; policy accept;
     iifname "{bridge}-g*" jump from_guest
@@ -126,28 +193,29 @@ table bridge {table} {{
     iifname . ether saddr != @guest_mac drop
     ether type arp iifname . arp saddr ether . arp saddr ip != @guest_arp drop
     ether type ip iifname . ip saddr != @guest_ip4 drop
-    ether type ip6 ip6 saddr != {{ fe80::/10, :: }} iifname . ip6 saddr != @guest_ip6 drop
+    ether type ip6 iifname . ip6 saddr != @guest_ip6 drop
     ether type != {{ arp, ip, ip6 }} drop
+    icmpv6 type {{ nd-router-advert, nd-redirect }} drop
+    udp sport {{ 67, 547 }} drop
+    iifname vmap {{ {senders} }}
     ether type {{ ip, ip6 }} ether daddr & 01:00:00:00:00:00 == 00:00:00:00:00:00 \
 update @busy {{ ether saddr }}
-    tcp flags & (syn | ack | rst) == syn | ack \
-update @open {{ ip saddr . tcp sport . ip daddr . tcp dport timeout 60s }}
-    tcp flags & (fin | rst) != 0 delete @open {{ ip saddr . tcp sport . ip daddr . tcp dport }}
   }}
   chain forward {{
     type filter hook forward priority 0; policy accept;
     iifname "{bridge}-g*" oifname "{bridge}-g*" drop
+    iifname "{bridge}-g*" oifname "{bridge}-syn" ether daddr {{ {guests} }} drop
   }}
   chain postrouting {{
     type filter hook postrouting priority 0; policy accept;
     oifname "{bridge}-g*" jump to_guest
+    oifname "{bridge}-syn" ether daddr & 01:00:00:00:00:00 == 00:00:00:00:00:00 \
+ether daddr != {{ {guests}, {own} }} drop
   }}
   chain to_guest {{
     ether type {{ ip, ip6 }} ether daddr & 01:00:00:00:00:00 == 00:00:00:00:00:00 \
 update @busy {{ ether daddr }}
-    tcp flags & (syn | rst | ack) == ack ip daddr . tcp dport . ip saddr . tcp sport @open \
-update @open {{ ip daddr . tcp dport . ip saddr . tcp sport timeout {open_timeout} }}
-    tcp flags & rst != 0 delete @open {{ ip daddr . tcp dport . ip saddr . tcp sport }}
+    oifname vmap {{ {receivers} }}
   }}
 }}
 table inet {table} {{
@@ -155,14 +223,37 @@ table inet {table} {{
     type filter hook input priority 0; policy accept;
     iifname "{bridge}" ether saddr {{ {guests} }} ct state new drop
   }}
+  chain forward {{
+    type filter hook forward priority 0; policy accept;
+    iifname "{bridge}" ether saddr {{ {guests} }} jump from_guest
+  }}
+  chain from_guest {{
+    ip daddr {{ {inside} }} drop
+    {inside6}
+  }}
 }}
 """
 
+_EACH = """
+  set open{n} {{
+    typeof ip daddr . tcp sport . tcp dport
+    flags dynamic,timeout; size {open_max}; timeout {open_timeout};
+  }}
+  chain from{n} {{
+    {honest}
+    tcp flags & (syn | ack | rst) == syn | ack \
+update @open{n} {{ ip daddr . tcp sport . tcp dport timeout 60s }}
+    tcp flags & (fin | rst) != 0 delete @open{n} {{ ip daddr . tcp sport . tcp dport }}
+  }}
+  chain to{n} {{
+    tcp flags & (syn | rst | ack) == ack ip saddr . tcp dport . tcp sport @open{n} \
+update @open{n} {{ ip saddr . tcp dport . tcp sport timeout {open_timeout} }}
+    tcp flags & rst != 0 delete @open{n} {{ ip saddr . tcp dport . tcp sport }}
+  }}"""
 
-def _elements(reply: Any) -> Iterable[dict[str, Any]]:  # noqa: ANN401  (JSON)
-    for item in reply["nftables"]:
-        for element in item.get("set", {}).get("elem", []):
-            yield element["elem"]
+
+class _GoneError(HostError):
+    """A table or set is not there."""
 
 
 class _Nftables:
@@ -188,7 +279,8 @@ class _Nftables:
         error: bytes = self._lib.nft_ctx_get_error_buffer(self._context)
         if failed:
             reason = error.decode().strip().partition("\n")[0]
-            raise HostError(f"nftables: {reason}; Jitsu needs the kernel's nf_tables and root")
+            kind = _GoneError if _MISSING in reason else HostError
+            raise kind(f"nftables: {reason}; Jitsu needs the kernel's nf_tables and root")
         return output.decode()
 
     def close(self) -> None:

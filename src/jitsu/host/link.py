@@ -9,7 +9,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -41,7 +41,11 @@ class KernelLink:
     def __init__(self, name: str, bridge: Bridge, network: "KernelNetwork") -> None:
         self.name = name
         self.fd = open_tap(name, vnet_hdr=True)
-        self.index = socket.if_nametoindex(name)
+        try:
+            self.index = socket.if_nametoindex(name)
+        except OSError as error:
+            os.close(self.fd)
+            raise HostError(f"{name}: {error}") from error
         self.entry = b""
         """The request that makes this link the owner: encoded while the guest boots."""
         self.service: Service | None = None
@@ -63,11 +67,10 @@ class KernelLink:
     async def join(self, on_frame: FrameHandler) -> None:
         """Make the tap a port of the bridge and listen to it."""
         self._on_frame = on_frame
-        # Bound only after it is made, so that the kernel has nothing to wait for.
-        self._socket = socket.socket(
-            socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0
-        )
+        kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         try:
+            # Bound only after it is made, so that the kernel has nothing to wait for.
+            self._socket = socket.socket(socket.AF_PACKET, kind, 0)
             self._socket.bind((self.name, _ETH_P_ALL))
         except OSError as error:
             raise HostError(f"{self.name}: {error.strerror}") from error
@@ -101,12 +104,14 @@ class KernelLink:
             loop.call_later(_TIDY_AFTER, self._network.tidy, listener)
 
     async def close(self) -> None:
-        """Stop listening and let the descriptor go."""
+        """Stop listening and let the descriptor go; the guest's connections are no more."""
         self.deafen()
         fd, self.fd = self.fd, -1
         if fd >= 0:
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(self._network.closers, os.close, fd)
+        if self.service is not None:
+            await self._network.forget(self.service)
 
     def _readable(self) -> None:
         for _ in range(_BATCH):
@@ -149,9 +154,12 @@ class KernelNetwork:
             self._requests.send(netlink.own(OWN_MAC, self._port_index))
             undo.pop_all()
 
-    def listen(self, on_frame: FrameHandler) -> None:
-        """Call `on_frame` with each frame that reaches Synjitsu's port."""
-        asyncio.get_running_loop().add_reader(self._port, self._readable, on_frame)
+    def listen(self, on_frame: FrameHandler, on_loss: Callable[[HostError], None]) -> None:
+        """Call `on_frame` with each frame that reaches Synjitsu's port.
+
+        When somebody has removed the port, `on_loss` is called, once.
+        """
+        asyncio.get_running_loop().add_reader(self._port, self._readable, on_frame, on_loss)
         self.prepare()
 
     def deafen(self) -> None:
@@ -213,6 +221,8 @@ class KernelNetwork:
     async def own(self, service: Service, link: GuestLink | None) -> None:
         """Replace the forwarding entry."""
         assert link is None or isinstance(link, KernelLink)
+        if link is not None and not link.entry:
+            raise HostError(f"{link.name} has not joined the bridge")
         await self.request(self._entries[service.mac] if link is None else link.entry)
 
     def own_now(self, service: Service) -> None:
@@ -223,7 +233,7 @@ class KernelNetwork:
     async def traffic(self, services: list[Service]) -> dict[str, Traffic]:
         """Ask nftables."""
         loop = asyncio.get_running_loop()
-        usage = await loop.run_in_executor(self._nftables, self._firewall.usage)
+        usage = await loop.run_in_executor(self._nftables, self._firewall.usage, services)
         now = time.monotonic()
         return {
             s.name: Traffic(now - age if (age := usage[s.name].age) is not None else 0.0, flows)
@@ -231,16 +241,25 @@ class KernelNetwork:
             for flows in [usage[s.name].flows]
         }
 
+    async def forget(self, service: Service) -> None:
+        """Have nftables forget what a guest that is no more had open."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._nftables, self._firewall.forget, service)
+
     async def request(self, message: bytes) -> None:
         """Have the kernel do `message`, on the netlink thread."""
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._netlink, self._requests.send, message)
 
-    def _readable(self, on_frame: FrameHandler) -> None:
+    def _readable(self, on_frame: FrameHandler, on_loss: Callable[[HostError], None]) -> None:
         for _ in range(_BATCH):
             try:
                 frame = os.read(self._port, _FRAME_MAX)
             except BlockingIOError:
+                return
+            except OSError as error:
+                self.deafen()
+                on_loss(HostError(f"{self._bridge.name}-syn: {error.strerror}"))
                 return
             on_frame(frame)
 
@@ -251,12 +270,17 @@ def port_name(bridge: str, number: int) -> str:
 
 
 @contextmanager
-def kernel_network(bridge: Bridge, services: tuple[Service, ...]) -> Iterator[KernelNetwork]:
-    """Have a network on `bridge`, all `services` owned by Synjitsu. Raises HostError."""
+def kernel_network(
+    bridge: Bridge, services: tuple[Service, ...], report: Callable[[str], None]
+) -> Iterator[KernelNetwork]:
+    """Have a network on `bridge`, all `services` owned by Synjitsu. Raises HostError.
+
+    `report` is told, on whatever thread, what the operator should know.
+    """
     numbers = {service.name: i for i, service in enumerate(services)}
     with ExitStack() as undo:
         ports = [(port_name(bridge.name, numbers[s.name]), s) for s in services]
-        firewall = Firewall(bridge.name, ports)
+        firewall = Firewall(bridge.name, ports, report)
         undo.callback(firewall.close)
         network = KernelNetwork(bridge, firewall, numbers)
         undo.callback(network.close)

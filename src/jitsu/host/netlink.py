@@ -60,8 +60,12 @@ class Requests:
     """A socket for requests, each answered before the next."""
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
-        self._socket.bind((0, 0))
+        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+        try:
+            self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
+            self._socket.bind((0, 0))
+        except OSError as error:
+            raise HostError(f"rtnetlink: {error.strerror}") from error
 
     def close(self) -> None:
         """Close the socket."""
@@ -69,11 +73,14 @@ class Requests:
 
     def send(self, message: bytes) -> None:
         """Have the kernel do what `message` says. Raises HostError with the kernel's reason."""
-        self._socket.send(message)
-        answer = self._socket.recv(65536)
-        _, kind, _, _, _, error = struct.unpack_from("=IHHIIi", answer)
-        if kind != _NLMSG_ERROR or error:
-            raise HostError(f"rtnetlink: {os.strerror(-error)}")
+        try:
+            self._socket.send(message)
+            answer = self._socket.recv(65536)
+        except OSError as error:
+            raise HostError(f"rtnetlink: {error.strerror}") from error
+        _, kind, _, _, _, refused = struct.unpack_from("=IHHIIi", answer)
+        if kind != _NLMSG_ERROR or refused:
+            raise HostError(f"rtnetlink: {os.strerror(-refused)}")
 
 
 def _encoded(message: ifinfmsg | ndmsg, kind: int, flags: int) -> bytes:

@@ -2,11 +2,12 @@
 
 import asyncio
 import os
-import re
 import select
 import signal
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 from jitsu.errors import HostError
@@ -21,6 +22,8 @@ class Console:
     """The last lines that a guest, and the hypervisor around it, have written."""
 
     def __init__(self) -> None:
+        self.written = 0
+        """Bytes that were ever written: where a guest's own words begin."""
         self._chunks: deque[bytes] = deque()
         self._size = 0
 
@@ -28,20 +31,22 @@ class Console:
         """Append `data`; the oldest goes when there is too much."""
         self._chunks.append(data)
         self._size += len(data)
+        self.written += len(data)
         while self._size - len(self._chunks[0]) >= CONSOLE_BYTES_MAX:
             self._size -= len(self._chunks.popleft())
 
-    def text(self) -> str:
-        """Return what is kept, unprintable bytes replaced."""
-        raw = b"".join(self._chunks)[-CONSOLE_BYTES_MAX:].decode(errors="replace")
-        text = raw.replace("\r\n", "\n")  # how terminals end a line
+    def text(self, since: int = 0) -> str:
+        """Return what is kept of the bytes from `since` on, unprintable ones replaced."""
+        kept = b"".join(self._chunks)[-CONSOLE_BYTES_MAX:]
+        raw = kept[max(0, since - (self.written - len(kept))) :]
+        text = raw.decode(errors="replace").replace("\r\n", "\n")  # how terminals end a line
         return "".join(
             c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
         )
 
-    def last_line(self) -> str:
-        """Return the last line that says something."""
-        lines = [line.strip() for line in self.text().splitlines()]
+    def last_line(self, since: int = 0) -> str:
+        """Return the last line that says something of the bytes from `since` on."""
+        lines = [line.strip() for line in self.text(since).splitlines()]
         return next((line for line in reversed(lines) if line), "")
 
 
@@ -49,12 +54,13 @@ class Child:
     """A running child process."""
 
     def __init__(self, pid: int, output: int, console: Console) -> None:
+        """Watch a process; raises OSError when there is no descriptor for that."""
+        self._pidfd = os.pidfd_open(pid)
         self.pid = pid
         self.exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._loop = asyncio.get_running_loop()
         self._console = console
         self._output = output
-        self._pidfd = os.pidfd_open(pid)
         os.set_blocking(output, False)
         self._loop.add_reader(self._pidfd, self._reap)
         self._loop.add_reader(output, self._read)
@@ -118,7 +124,13 @@ def spawn(argv: Sequence[str], fds: Mapping[int, int], console: Console) -> Chil
         raise
     finally:
         os.close(writing)
-    return Child(pid, reading, console)
+    try:
+        return Child(pid, reading, console)
+    except OSError as error:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(reading)
+        raise HostError(f"cannot watch {argv[0]}: {error.strerror}") from error
 
 
 def spawn_raw(argv: Sequence[str], fds: Mapping[int, int], output: int | None) -> int:
@@ -127,7 +139,10 @@ def spawn_raw(argv: Sequence[str], fds: Mapping[int, int], output: int | None) -
     posix_spawn shares our memory until the exec, so its cost does not grow with us. The child
     leads a process group of its own: a terminal's Ctrl-C is ours to answer. Raises HostError.
     """
-    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise HostError(f"{os.devnull}: {error.strerror}") from error
     said = null if output is None else output
     wanted = {0: null, 1: said, 2: said, **fds}
     # They pass through numbers that are clear of where they come from and where they go.
@@ -147,49 +162,57 @@ def spawn_raw(argv: Sequence[str], fds: Mapping[int, int], output: int | None) -
 
 
 class Leftovers:
-    """A folder with a file for each guest process, so that a daemon's heir can find them."""
+    """What a daemon that was itself killed leaves running, for its heir to end.
 
-    def __init__(self, folder: Path) -> None:
+    Each hypervisor writes its process id to a note in a folder of the daemon's (`-pidfile`). So the
+    name of the note is in its command line from its first instant on, and by that it is found,
+    whenever the daemon died: not by what is in the note, which may not be there yet, or be about a
+    process that is no more.
+    """
+
+    def __init__(self, folder: Path, report: Callable[[str], None]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder
+        self._folder = folder.resolve()
+        self._report = report
 
-    def add(self, name: str, pid: int) -> None:
-        """Note that `pid` runs for `name`."""
-        (self._folder / f"{name}.pid").write_text(f"{pid} {_started_at(pid)}\n")
+    def note(self, name: str) -> Path:
+        """Return where the hypervisor of `name` is to write its process id."""
+        return self._folder / f"{name}.pid"
 
     def remove(self, name: str) -> None:
-        """Note that it has exited."""
-        (self._folder / f"{name}.pid").unlink(missing_ok=True)
+        """Remove the note of what has exited."""
+        try:
+            self.note(name).unlink(missing_ok=True)
+        except OSError as error:
+            self._report(f"{self.note(name)} is left behind: {error.strerror}")
 
-    def end(self, report: Callable[[str], None]) -> None:
-        """Kill what an earlier daemon, itself killed, has left; blocks until it is gone."""
-        for file in self._folder.glob("*.pid"):
-            noted = re.fullmatch(rb"(\d{1,9}) (\d+)\n", file.read_bytes())
-            # The same number started at another time is somebody else's process.
-            if noted and _started_at(pid := int(noted[1])) == noted[2].decode():
-                report(f"{file.stem}: killed process {pid} of an earlier daemon")
-                _kill(pid)
-            file.unlink()
+    def end(self) -> None:
+        """Kill what an earlier daemon has left; blocks until it is gone."""
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(ProcessLookupError):
+                self._end(int(process.name))
+        for note in self._folder.glob("*.pid"):
+            self.remove(note.stem)
 
+    def _end(self, pid: int) -> None:
+        pidfd = os.pidfd_open(pid)  # first: from now on the number is nobody else's
+        try:
+            name = self._noted_as(pid)
+            if name:
+                self._report(f"{name}: killed process {pid} of an earlier daemon")
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                select.select([pidfd], [], [], 5.0)
+        finally:
+            os.close(pidfd)
 
-def _kill(pid: int) -> None:
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        select.select([pidfd], [], [], 5.0)
-    except ProcessLookupError:
-        pass
-    finally:
-        os.close(pidfd)
-
-
-def _started_at(pid: int) -> str:
-    """Return field 22 of /proc/PID/stat (proc(5)), or nothing if there is no such process."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
+    def _noted_as(self, pid: int) -> str:
+        """Return whose note a process keeps in our folder, if it keeps one."""
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except OSError:  # it has gone, or (hidepid in proc(5)) is not ours to look at
+            return ""
+        for option, value in pairwise(words):
+            note = Path(os.fsdecode(value))
+            if option == b"-pidfile" and note == self.note(note.stem):
+                return note.stem
         return ""
-    return stat.rpartition(")")[2].split()[19]

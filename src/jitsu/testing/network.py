@@ -18,6 +18,9 @@ from jitsu.wire.ethernet import BROADCAST
 Deliver = Callable[[bytes], None]
 HOP = 0.00005
 """Seconds that a frame takes from port to port."""
+NOTICE = 0.03
+"""Seconds from the end of a guest's port until that of its process is noticed: at most, and half
+of it at least."""
 
 
 class SilentPort:
@@ -71,9 +74,12 @@ class SimulatedLink:
         self._on_frame = None
 
     async def close(self) -> None:
-        """Leave the bridge; entries that point here go with the port, as the kernel's do."""
-        await self._network.pause()
+        """Leave the bridge; entries that point here go with the port, as the kernel's do.
+
+        That is so before anybody knows that the guest has gone.
+        """
         self.unplug()
+        await self._network.notice()
 
     def unplug(self) -> None:
         """The guest has died: its port is gone at once."""
@@ -140,20 +146,25 @@ class SimulatedNetwork:
         """Send a frame to whom it is for; `origin` is a link, a client, or Synjitsu (None)."""
         mac = Mac(frame[:6])
         if mac == BROADCAST:
-            for client, deliver in self.clients.items():
-                if client != origin:
-                    self.later(client, deliver, frame)
-            for link in self.links:
-                if link is not origin:
-                    self.later(link, link.deliver, frame)
-            if origin is not None:
-                self.later(None, self.to_synjitsu, frame)
+            self._broadcast(frame, origin)
         elif mac in self.clients:
             self.later(mac, self.clients[mac], frame)
         elif mac in self.owners:
             owner = self.owners[mac]
             if owner is not origin:  # a bridge never sends a frame back where it came from
                 self.later(owner, owner.deliver if owner else self.to_synjitsu, frame)
+        elif origin is not None:
+            self.later(None, self.to_synjitsu, frame)  # the entry went with its port: flooded
+
+    def _broadcast(self, frame: bytes, origin: SimulatedLink | Mac | None) -> None:
+        for client, deliver in self.clients.items():
+            if client != origin:
+                self.later(client, deliver, frame)
+        for link in self.links:
+            if link is not origin:
+                self.later(link, link.deliver, frame)
+        if origin is not None:
+            self.later(None, self.to_synjitsu, frame)
 
     def later(self, port: object, deliver: Deliver, frame: bytes) -> None:
         """Deliver a frame after the time of a hop, behind those sent to the port before."""
@@ -162,6 +173,10 @@ class SimulatedNetwork:
         at = max(loop.time() + hop, self._busy_until.get(port, 0.0) + 1e-9)
         self._busy_until[port] = at
         loop.call_at(at, deliver, frame)
+
+    async def notice(self) -> None:
+        """Take as long as the end of a process does that closes its port."""
+        await asyncio.sleep(NOTICE * (1 + self._chance.random()) / 2)
 
     async def pause(self) -> None:
         """Take as long as a system call may."""

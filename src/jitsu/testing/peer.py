@@ -54,6 +54,7 @@ class Client:
         self._transmit = transmit
         self._inbox: asyncio.Queue[bytes] = asyncio.Queue()
         self._isn = int.from_bytes(mac[2:])
+        self._neighbours: dict[IPv4Address, Mac] = {}
 
     def receive(self, data: bytes) -> None:
         """Take a frame."""
@@ -119,7 +120,9 @@ class Client:
     async def _neighbour(
         self, service: Service, outcome: Outcome
     ) -> tuple[Mac, IPv4Address] | None:
-        """Resolve the address, asking three times."""
+        """Resolve the address, asking three times; once known, it is remembered."""
+        if service.address in self._neighbours:
+            return self._neighbours[service.address], service.address
         who = arp.Arp(arp.Operation.REQUEST, *self.me, ethernet.UNKNOWN, service.address)
         for _ in range(3):
             outcome.arps += 1
@@ -127,7 +130,9 @@ class Client:
             self._transmit(ethernet.encode(question))
             reply = await self._next(1.0, lambda f: f.ethertype == EtherType.ARP)
             if reply is not None:
-                return arp.decode(reply.payload).sender_mac, service.address
+                mac = arp.decode(reply.payload).sender_mac
+                self._neighbours[service.address] = mac
+                return mac, service.address
         outcome.gave_up = True
         return None
 
