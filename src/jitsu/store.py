@@ -185,16 +185,15 @@ class Client(Requests):
             if token in self._watches:
                 self._watches[token].put_nowait(path)
             return
-        if message.request not in self._asked:
-            raise WireError(f"a reply to no request: {message.request}")
-        op, reply = self._asked.pop(message.request)
+        op, reply = self._asked.get(message.request, (None, None))
+        if reply is None or message.op not in (op, Op.ERROR):
+            raise WireError(f"a reply of type {message.op} to request {message.request}")
+        del self._asked[message.request]
         if reply.done():
-            return
+            return  # whoever asked waits no more
         if message.op == Op.ERROR:
             name = message.payload.rstrip(b"\0").decode("ascii", "replace")
             reply.set_exception(StoreError(name if name in ERRORS else "EIO"))
-        elif message.op != op:
-            raise WireError(f"a reply of type {message.op} to a request of type {op}")
         else:
             reply.set_result(message.payload)
 
