@@ -59,7 +59,11 @@ class Store:
     def connect(self) -> socket.socket:
         """Connect to it."""
         client = socket.socket(socket.AF_UNIX)
-        client.connect(str(self.path))
+        try:
+            client.connect(str(self.path))
+        except OSError:
+            client.close()
+            raise
         return client
 
     def memory(self) -> float:
