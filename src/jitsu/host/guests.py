@@ -12,19 +12,20 @@ than somebody else.
 
 import asyncio
 from contextlib import suppress
+from functools import partial
 
 from jitsu.core.synjitsu import OWN_MAC
-from jitsu.core.xenstore.access import Actor
+from jitsu.core.xenstore import tree
+from jitsu.core.xenstore.access import NONE, READ, Actor, Given
 from jitsu.core.xenstore.connection import Connection
 from jitsu.core.xenstore.link import Closed, Effect, Opened, Received, Send, StoreLink
-from jitsu.core.xenstore.path import home_of
+from jitsu.core.xenstore.path import home_of, names
+from jitsu.core.xenstore.space import Space
 from jitsu.errors import HostError
 from jitsu.host.network import GuestLink, StorePort
 from jitsu.host.xenstored import Xenstored
 from jitsu.model import NetworkConfig, Service
 from jitsu.wire.ethernet import EtherType, Frame, encode
-from jitsu.wire.xenstore import Message, Op, join
-from jitsu.wire.xenstore import encode as encode_message
 
 _DOMID_MAX = 0x7FEF
 
@@ -35,12 +36,10 @@ class Guests:
     def __init__(self, xenstored: Xenstored, network: NetworkConfig) -> None:
         self._xenstored = xenstored
         self._network = network
-        self._toolstack = xenstored.attach(_Ignore())
         self._last = 0
         self._present: set[int] = set()
         for domid in xenstored.domains():  # an earlier daemon's guests have ended with it
-            self._forget(domid)
-        self._ask(Op.RM, join(b"/conduit"))
+            self._forget(domid, b"/conduit")
 
     def enter(self, service: Service, link: GuestLink) -> "Presence":
         """Let a guest into the store, whose link it is."""
@@ -49,35 +48,45 @@ class Guests:
             domid = domid % _DOMID_MAX + 1
         self._last = domid
         self._present.add(domid)
-        home = home_of(domid)
-        name = service.name.encode()
+        self._xenstored.edit(partial(self._publish, service, domid))
         self._xenstored.introduce(domid)
-        self._ask(Op.MKDIR, join(home))
-        self._ask(Op.SET_PERMS, join(home, b"n0", b"r%d" % domid))
-        keys = {
-            b"name": name,
-            b"domid": b"%d" % domid,
-            b"ip": address(service, self._network).encode(),
-        }
-        for key, value in keys.items():
-            self._ask(Op.WRITE, join(b"%b/%b" % (home, key)) + value)
-        self._ask(Op.MKDIR, join(home + b"/data"))
-        self._ask(Op.SET_PERMS, join(home + b"/data", b"n%d" % domid))
-        self._ask(Op.WRITE, join(b"/conduit/" + name) + b"%d" % domid)
         return Presence(self, self._xenstored, service, domid, link)
 
     def leave(self, presence: "Presence") -> None:
         """Forget a guest that is gone."""
         self._present.discard(presence.domid)
-        self._ask(Op.RM, join(b"/conduit/" + presence.service.name.encode()))
-        self._forget(presence.domid)
+        self._forget(presence.domid, _conduit(presence.service))
 
-    def _forget(self, domid: int) -> None:
-        self._ask(Op.RM, join(home_of(domid)))
+    def _publish(self, service: Service, domid: int, space: Space) -> None:
+        home = home_of(domid)
+        _make(space, home, Given(0, NONE, ((domid, READ),), None))
+        _make(space, home + b"/data", Given(domid, NONE, (), None))
+        _write(space, home + b"/name", service.name.encode())
+        _write(space, home + b"/domid", b"%d" % domid)
+        _write(space, home + b"/ip", address(service, self._network).encode())
+        _write(space, _conduit(service), b"%d" % domid)
+
+    def _forget(self, domid: int, conduit: bytes) -> None:
+        def remove(space: Space) -> None:
+            for path in (home_of(domid), conduit):
+                if tree.find(space.root, names(path)) is not None:
+                    space.remove(path, names(path))
+
+        self._xenstored.edit(remove)
         self._xenstored.release(domid)
 
-    def _ask(self, op: Op, payload: bytes) -> None:
-        self._xenstored.receive(self._toolstack, encode_message(Message(op, 0, 0, payload)))
+
+def _conduit(service: Service) -> bytes:
+    return b"/conduit/" + service.name.encode()
+
+
+def _make(space: Space, path: bytes, perms: Given) -> None:
+    space.mkdir(path, names(path))
+    space.permit(path, names(path), perms)
+
+
+def _write(space: Space, path: bytes, value: bytes) -> None:
+    space.write(path, names(path), value)
 
 
 def address(service: Service, network: NetworkConfig) -> str:
@@ -157,13 +166,3 @@ class Presence:
                     self._xenstored.detach(connection)
                 case _:
                     pass
-
-
-class _Ignore:
-    """The toolstack's own channel: its requests are its own, and their replies are OK."""
-
-    def send(self, connection: Connection) -> None:
-        connection.take()
-
-    def drop(self) -> None:
-        """It is never dropped."""

@@ -20,6 +20,7 @@ from jitsu.core.xenstore.access import Actor
 from jitsu.core.xenstore.connection import Connection
 from jitsu.core.xenstore.journal import Introduced
 from jitsu.core.xenstore.server import Server
+from jitsu.core.xenstore.space import Space
 from jitsu.core.xenstore.store import DOM0, Close, Effect, Persist, Send
 from jitsu.errors import HostError
 from jitsu.host.journal import Journal
@@ -138,6 +139,10 @@ class Xenstored:
     def receive(self, connection: Connection, data: bytes) -> None:
         """Serve what a client has sent."""
         self._perform(self._server.receive(connection, data, self.clock()))
+
+    def edit(self, work: Callable[[Space], None]) -> None:
+        """Change the tree as dom0, in one commit."""
+        self._perform(self._server.edit(work))
 
     def introduce(self, domid: int) -> None:
         """Note a guest that has no ring: it comes by its link."""

@@ -9,6 +9,7 @@ from jitsu.core.xenstore import calls
 from jitsu.core.xenstore.access import Actor
 from jitsu.core.xenstore.journal import Introduced
 from jitsu.core.xenstore.server import Server
+from jitsu.core.xenstore.space import Space
 from jitsu.core.xenstore.store import Close, Persist, Released, Send
 from jitsu.wire.xenstore import HEADER, PAYLOAD_MAX, Message, Messages, Op, join
 
@@ -336,3 +337,19 @@ def test_any_bytes_are_answered_or_cost_the_connection(pieces: list[bytes]) -> N
         store.note(store.server.receive(client, piece, 0.0))
     store.says(("dom0", "WRITE /a|1", "OK|"))
     assert calls.path_of(join(b"/a")) == b"/a"
+
+
+def test_this_process_edits_the_tree_in_one_commit() -> None:
+    store = Conversation()
+    store.says(("dom0", "WATCH /a|t|", "OK|"))
+    store.events("dom0")
+
+    def work(space: Space) -> None:
+        space.write(b"/a/b", (b"a", b"b"), b"1")
+        space.write(b"/a/c", (b"a", b"c"), b"2")
+
+    effects = store.server.edit(work)
+    assert [type(effect) for effect in effects] == [Persist, Send]
+    store.says(("dom0", "READ /a/c|", "2"))
+    assert store.events("dom0") == ["/a/b|t|", "/a/c|t|"]
+    assert store.server.edit(lambda space: None) == []

@@ -126,11 +126,7 @@ def set_perms(space: Space, payload: bytes) -> bytes:
     path, nul, rest = payload.partition(b"\0")
     if not nul:
         raise StoreError("EINVAL")
-    path, names = paths.locate(path, space.home)
-    given = access.parse(rest)
-    node = space.get(names, OWNER)
-    perms = access.changed(node.perms, given, space.actor)
-    space.replace(path, names, node, Node(node.value, perms, node.children))
+    space.permit(*paths.locate(path, space.home), access.parse(rest))
     return OK
 
 

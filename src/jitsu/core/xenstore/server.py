@@ -16,7 +16,8 @@ from jitsu.core.xenstore.control import control
 from jitsu.core.xenstore.errors import StoreError
 from jitsu.core.xenstore.journal import Introduced, Recovered
 from jitsu.core.xenstore.path import SPECIAL
-from jitsu.core.xenstore.space import Change
+from jitsu.core.xenstore.quota import PRIVILEGED
+from jitsu.core.xenstore.space import Change, Space
 from jitsu.core.xenstore.store import DOM0, Effect, Persist, Store
 from jitsu.core.xenstore.transaction import Conflict, Transaction
 from jitsu.core.xenstore.tree import Node
@@ -58,6 +59,18 @@ class Server:
         except WireError as error:
             self.store.close(connection, str(error))
         return self.store.take()
+
+    def edit(self, work: Callable[[Space], None]) -> list[Effect]:
+        """Let `work` change the tree as dom0, at once and in one commit: for this very process.
+
+        Raises what `work` does, and then nothing has changed.
+        """
+        store = self.store
+        space = Space(store.root, DOM0, paths.home_of(0), PRIVILEGED, store.held)
+        work(space)
+        if space.changes:
+            store.commit(DOM0, space)
+        return store.take()
 
     def introduce(self, domain: Introduced) -> list[Effect]:
         """Note a domain that the toolstack of this very process has made."""

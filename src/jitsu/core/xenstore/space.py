@@ -8,7 +8,17 @@ from typing import NamedTuple
 
 from jitsu.core.xenstore import path as paths
 from jitsu.core.xenstore import tree
-from jitsu.core.xenstore.access import READ, WRITE, Actor, inherited, may_alter, rights
+from jitsu.core.xenstore.access import (
+    OWNER,
+    READ,
+    WRITE,
+    Actor,
+    Given,
+    changed,
+    inherited,
+    may_alter,
+    rights,
+)
 from jitsu.core.xenstore.errors import StoreError
 from jitsu.core.xenstore.path import Names
 from jitsu.core.xenstore.quota import Quota
@@ -79,6 +89,12 @@ class Space:
             self._create(path, names, node, depth, b"")
         elif not rights(node.perms, self.actor) & WRITE:
             raise StoreError("EACCES")
+
+    def permit(self, path: bytes, names: Names, given: Given) -> None:
+        """Set a node's permissions."""
+        node = self.get(names, OWNER)
+        perms = changed(node.perms, given, self.actor)
+        self.replace(path, names, node, Node(node.value, perms, node.children))
 
     def replace(self, path: bytes, names: Names, old: Node, new: Node) -> None:
         """Put `new` where `old` is."""
