@@ -221,6 +221,19 @@ def test_what_a_keeper_has_kept_is_dom0s_then() -> None:
     )
 
 
+def test_the_root_stays() -> None:
+    store = Conversation()
+    store.says(
+        ("dom0", "SET_PERMS /|n1|", "OK|"),
+        ("dom0", "WRITE /a|", "OK|"),
+        ("dom0", "INTRODUCE 1|1|1|", "OK|"),
+        ("dom0", "RELEASE 1|", "OK|"),
+        ("dom0", "GET_PERMS /|", "n0|"),
+        ("dom0", "DIRECTORY /|", ""),
+        ("dom0", "CONTROL check|", "OK\n|"),
+    )
+
+
 # Quotas.
 
 

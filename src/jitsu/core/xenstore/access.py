@@ -139,8 +139,16 @@ def render(perms: Perms, *, extended: bool = False) -> bytes:
     return text + b"c1\0" if extended and perms.restricted else text
 
 
+def concerns(perms: Perms, domid: int) -> bool:
+    """Tell whether a domain is the owner or the keeper, or named."""
+    if domid in (perms.owner, perms.keeper):
+        return True
+    return bool(perms.named) and any(named == domid for named, _ in perms.named)
+
+
 def forget(perms: Perms, domid: int) -> Perms:
     """Return `perms` without any right of a domain that is gone: its number may be used again."""
     named = tuple(entry for entry in perms.named if entry[0] != domid)
+    owner = 0 if perms.owner == domid else perms.owner
     keeper = 0 if perms.keeper == domid else perms.keeper
-    return perms._replace(named=named, keeper=keeper)
+    return perms._replace(owner=owner, named=named, keeper=keeper)

@@ -173,16 +173,14 @@ class Store:
         Its number may be another's soon, who is not to inherit anything (XSA-322).
         """
         space = Space(self.root, DOM0, b"/", PRIVILEGED, self.held)
-        for path, node in tree.walk(self.root, b"/"):
-            perms, names = node.perms, paths.names(path)
-            if perms.owner == domid and names:
-                if tree.find(space.root, names) is not None:
-                    space.remove(path, names)
-            elif perms.keeper == domid or any(named == domid for named, _ in perms.named):
-                now = tree.find(space.root, names)
-                if now is not None:
-                    bare = now._replace(perms=forget(now.perms, domid))
-                    space.replace(path, names, now, bare)
+        for names in tree.concerning(self.root, domid):
+            now, path = tree.find(space.root, names), paths.joined(names)
+            if now is None:
+                continue  # it has gone with its parent
+            if now.perms.owner == domid and names:
+                space.remove(path, names)
+            else:
+                space.replace(path, names, now, now._replace(perms=forget(now.perms, domid)))
         self.root = space.root
         self._own(space.owned)
         return space.changes

@@ -12,7 +12,7 @@ level, 8 bytes a child, in C.
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from jitsu.core.xenstore.access import NONE, Perms
+from jitsu.core.xenstore.access import NONE, Perms, concerns
 from jitsu.core.xenstore.path import Names
 
 Children = dict[bytes, "Node"]
@@ -79,6 +79,16 @@ def graft(root: Node, names: Names, scion: Node | None) -> Node:
     assert parent is not None
     children = {name: child for name, child in parent.children.items() if name != names[-1]}
     return put(root, names[:-1], Node(parent.value, parent.perms, children))
+
+
+def concerning(root: Node, domid: int) -> Iterator[Names]:
+    """Yield where a domain is named in permissions, parents first; looks at every node."""
+    waiting: list[tuple[Names, Node]] = [((), root)]
+    while waiting:
+        names, (_, perms, children) = waiting.pop()
+        if perms is not DOM0_ONLY and concerns(perms, domid):
+            yield names
+        waiting.extend([((*names, name), child) for name, child in children.items()])
 
 
 def owners(node: Node) -> Iterator[int]:
