@@ -45,6 +45,9 @@ WITH, WITHOUT = "www", "plain"
 ADDRESS_WITH, ADDRESS_WITHOUT = "10.77.0.10", "10.77.0.11"
 PATIENCE = 10.0
 """Seconds until a request that is not answered is a failure."""
+_PAUSE = 0.005
+"""Seconds between two looks at what nothing tells us of."""
+
 _CONFIG = """
 [directory]
 listen = ["{directory}:53"]
@@ -130,14 +133,14 @@ class Demo:
         cold = self.request(WITH)
         result.trace = self._trace(cold.seen)
         warm = self.request(WITH)
-        control.request(self.run, "stop", name=WITH)
+        self._stop(WITH)
         result.cold.append(cold.milliseconds)
         result.warm.append(warm.milliseconds)
         result.requests += [cold, warm]
         if with_without:
             self._know_neighbour()
             result.without.append(self.request(WITHOUT).milliseconds)
-            control.request(self.run, "stop", name=WITHOUT)
+            self._stop(WITHOUT)
 
     def request(self, service: str) -> Request:
         """Ask the directory for a service, then the service for its page. Raises HostError."""
@@ -151,6 +154,16 @@ class Demo:
         if curl.returncode != 0 or not status.endswith("200"):
             raise HostError(f"http://{name}/: curl exited with {curl.returncode}: {status}")
         return Request(int(status), body, self._capture.drain())
+
+    def _stop(self, service: str) -> None:
+        """Stop a service when its connections have ended: curl has left before their last words."""
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:
+            rows = control.request(self.run, "ls")
+            if not any(row["flows"] for row in rows if row["name"] == service):
+                break
+            time.sleep(_PAUSE)
+        control.request(self.run, "stop", name=service)
 
     def _trace(self, seen: Seen) -> dict[str, Any]:
         """Return the daemon's waterfall of the last cold start, with what the client saw."""
