@@ -5,7 +5,7 @@ those about a connection itself, its watches and its transactions. One request a
 its end, so that outside of transactions each is atomic.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 
 from jitsu.core.xenstore import access, calls, domains, journal
 from jitsu.core.xenstore import path as paths
@@ -94,10 +94,18 @@ class Server:
                 self._serve(connection, connection.waiting.popleft(), now)
         return self.store.take()
 
-    def snapshot(self) -> Iterable[bytes]:
+    def snapshot(self) -> Iterator[bytes]:
         """Return the records of the store as it is now; they may be taken at leisure."""
         store = self.store
-        return journal.snapshot(store.root, dict(store.special), list(store.domains.values()))
+        records = journal.snapshot(store.root, dict(store.special), list(store.domains.values()))
+        store.snapshots += 1
+        return self._taken(records)
+
+    def _taken(self, records: Iterator[bytes]) -> Iterator[bytes]:
+        try:
+            yield from records
+        finally:
+            self.store.snapshots -= 1
 
     # One request.
 
@@ -130,7 +138,7 @@ class Server:
             return _open(connection, message).perform(op, payload)
         if payload.startswith(b"@"):
             return op, self._special(connection, message)
-        space = self.store.space(connection)
+        space = self.store.space_of_one(connection)
         reply = calls.perform(space, op, payload)
         if space.changes:
             self.store.commit(connection.actor, space)

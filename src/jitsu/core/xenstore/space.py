@@ -41,11 +41,18 @@ class Change(NamedTuple):
 class Space:
     """A root that requests of one actor change."""
 
-    __slots__ = ("_own", "actor", "changes", "held", "home", "owned", "quota", "root")
+    __slots__ = ("_alone", "_own", "actor", "changes", "held", "home", "owned", "quota", "root")
 
     def __init__(
-        self, root: Node, actor: Actor, home: bytes, quota: Quota, held: dict[int, int]
+        self,
+        root: Node,
+        actor: Actor,
+        home: bytes,
+        quota: Quota,
+        held: dict[int, int],
+        alone: bool = False,
     ) -> None:
+        """Begin at `root`; `alone` says that nobody else has it, so that it may change in place."""
         self.root = root
         self.actor = actor
         self.home = home
@@ -55,6 +62,7 @@ class Space:
         self.owned: dict[int, int] = {}
         """By how many nodes each domain owns more, or fewer, here."""
         self.changes: list[Change] = []
+        self._alone = alone
         self._own: dict[int, Children] = {}
         """By their ids the dicts that were made here; kept, so that no other gets such an id."""
 
@@ -150,8 +158,12 @@ class Space:
 
     def _children(self, names: Names) -> Children:
         """Return the children of the node at `names`, to be changed."""
-        own = self._own
         children = self.root.children
+        if self._alone:
+            for name in names:
+                children = children[name].children
+            return children
+        own = self._own
         if id(children) not in own:
             children = children.copy()
             own[id(children)] = children

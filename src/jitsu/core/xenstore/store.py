@@ -66,6 +66,8 @@ class Store:
         self.credit = Credit()
         self.open = 0
         """Transactions that are open."""
+        self.snapshots = 0
+        """Snapshots that are being taken."""
         self.conflicts = 0
         """Transactions that have ended with EAGAIN."""
         self._serial = 0
@@ -138,6 +140,20 @@ class Store:
     def space(self, connection: Connection) -> Space:
         """Return a space in which requests of a client may work."""
         return Space(self.root, connection.actor, connection.home, connection.quota, self.held)
+
+    def space_of_one(self, connection: Connection) -> Space:
+        """Return a space for a single request: one that is refused changes nothing on its way.
+
+        So it may change the tree in place, if no transaction and no snapshot has this root.
+        """
+        return Space(
+            self.root,
+            connection.actor,
+            connection.home,
+            connection.quota,
+            self.held,
+            alone=not self.open and not self.snapshots,
+        )
 
     def commit(self, actor: Actor, space: Space) -> None:
         """Make a space's root the store's; have it written down, and tell who watches."""

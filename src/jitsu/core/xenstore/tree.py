@@ -5,6 +5,9 @@ one path and shares all the rest. So `is` tells whether anything at or below a p
 which is what transactions are merged by, and a snapshot can be written to disk while the store
 goes on.
 
+(While nobody holds a root but the store itself, requests of their own may change its dicts in
+place: `Store.space_of_one` says when.)
+
 Costs: to find a node is one dict look-up a level; a change copies the children's dict of each
 level, 8 bytes a child, in C.
 """
