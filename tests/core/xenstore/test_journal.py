@@ -104,10 +104,13 @@ def test_a_snapshot_of_many_nodes_has_many_records_and_goes_on_beside_the_work()
     records = iter(store.server.snapshot())
     first = next(records)
     client.take()
+    for i in range(2 * journal.SNAPSHOT_BATCH):
+        store.says(("dom0", f"WRITE /a/{i}/later|", "OK|"))
     store.says(("dom0", "RM /a|", "OK|"))
     rest = list(records)
     assert len(rest) > 2
     assert nodes(read(first, *rest).root) == before
+    assert store.server.store.snapshots == 0
 
 
 def test_a_record_that_is_not_whole_is_left() -> None:
