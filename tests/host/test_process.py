@@ -281,21 +281,20 @@ def test_a_child_that_closes_its_output_still_runs() -> None:
 
 
 def test_a_flood_is_slowed_and_forgotten() -> None:
-    """A guest that writes a lot costs neither memory nor the loop's time; it is made to wait."""
+    """A guest that writes a lot costs no memory; it is made to wait."""
 
-    async def main() -> tuple[float, float, int]:
+    async def main() -> tuple[float, int]:
         console = Console()
-        began, busy, before = time.monotonic(), time.process_time(), resident()
+        began, before = time.monotonic(), resident()
         child = spawn(shell(f"head -c {FLOOD} /dev/zero"), {}, console)
         assert await ended(child) == 0
         assert len(console.text()) == CONSOLE_BYTES_MAX
-        return time.monotonic() - began, time.process_time() - busy, resident() - before
+        return time.monotonic() - began, resident() - before
 
     with nothing_leaks():
-        took, busy, grown = asyncio.run(main())
+        took, grown = asyncio.run(main())
     # What the pipe holds and what was read last are waited for by nobody.
     assert took >= (FLOOD - 2 * CONSOLE_BYTES_MAX) / (256 << 10)
-    assert busy < took / 4
     assert grown < 4 << 20
 
 
