@@ -91,6 +91,12 @@ class Lab:
         with self.hosts.at(self.hosts.host), IPRoute() as ipr:
             return {dict(link["attrs"])["IFLA_IFNAME"] for link in ipr.link("dump")}
 
+    def rules(self) -> set[str]:
+        """Return the host's nftables tables."""
+        with self.hosts.at(self.hosts.host):
+            listed = subprocess.run(["nft", "list", "tables"], capture_output=True, check=True)
+        return set(listed.stdout.decode().splitlines())
+
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Lab]:

@@ -349,7 +349,24 @@ def test_a_second_daemon_in_the_same_folder_is_refused(lab: Lab) -> None:
         command = [sys.executable, "-m", "jitsu", "serve", "-c", str(lab.folder / "lab.toml")]
         second = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
         assert second.returncode == 1
-        assert "stop it, or set [host] run" in second.stderr
+        assert "stop it, or: a second one needs" in second.stderr
+        assert lab.curl("http://10.77.0.10/").returncode == 0
+
+
+def test_a_second_daemon_on_the_same_bridge_is_refused_and_touches_nothing(lab: Lab) -> None:
+    with lab.serve(WWW):
+        before = lab.interfaces(), lab.rules()
+        other = lab.folder / "other.toml"
+        text = (lab.folder / "lab.toml").read_text()
+        other.write_text(text.replace(str(lab.run), f"{lab.folder}/elsewhere"))
+        command = [sys.executable, "-m", "jitsu", "serve", "-c", str(other)]
+        with lab.hosts.at(lab.hosts.host):
+            second = subprocess.run(
+                command, capture_output=True, text=True, timeout=20, check=False
+            )
+        assert second.returncode == 1
+        assert second.stderr.startswith("jitsu: bridge jitsu0: another daemon")
+        assert (lab.interfaces(), lab.rules()) == before
         assert lab.curl("http://10.77.0.10/").returncode == 0
 
 
