@@ -61,7 +61,7 @@ def command(
         stack.callback(leftovers.end)  # should the daemon itself fail
         accel = qemu_accel.choose(Path(checked.host.state), log, leftovers)
         hypervisor = qemu.QemuBackend(qemu.find(accel), checked.network, leftovers)
-        up = stack.enter_context(bridge(checked.network))
+        up = stack.enter_context(bridge(checked.network, run / "bridge"))
         network = stack.enter_context(kernel_network(up, checked.services, log.warning))
         uvloop.run(_serve(checked, network, {"qemu": hypervisor}, log, ending))
 
