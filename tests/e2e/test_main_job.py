@@ -106,6 +106,12 @@ def test_a_late_listener_gives_nobody_a_reset(lab: Lab) -> None:
         assert 0.3 < float(page.stdout[-8:]) < 1.0, "held, and not by a retransmission"
 
 
+def test_a_probe_does_not_keep_its_guest(lab: Lab) -> None:
+    with lab.serve(WWW + 'ready = "tcp:80"\nidle_after = 1\n'):
+        assert lab.ask("summon", "www")["flows"] == 0
+        eventually(lambda: lab.row("www")["state"] == "asleep", within=5.0)
+
+
 def test_an_open_connection_keeps_its_guest(lab: Lab) -> None:
     with lab.serve(WWW + "idle_after = 1\n"):
         with lab.hosts.at(lab.hosts.client):

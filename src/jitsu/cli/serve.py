@@ -62,7 +62,9 @@ def command(
         accel = qemu_accel.choose(Path(checked.host.state), log, leftovers)
         hypervisor = qemu.QemuBackend(qemu.find(accel), checked.network, leftovers)
         up = stack.enter_context(bridge(checked.network, run / "bridge"))
-        network = stack.enter_context(kernel_network(up, checked.services, log.warning))
+        network = stack.enter_context(
+            kernel_network(up, checked.network.probe, checked.services, log.warning)
+        )
         uvloop.run(_serve(checked, network, {"qemu": hypervisor}, log, ending))
 
 
