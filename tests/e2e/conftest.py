@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -63,6 +64,11 @@ class Lab:
 
     def ask(self, verb: str, name: str = "") -> Any:
         return control.request(self.run, verb, **({"name": name} if name else {}))
+
+    def jitsu(self, verb: str, *arguments: str) -> str:
+        """Return what `jitsu` prints, to what is no terminal."""
+        command = [sys.executable, "-m", "jitsu", verb, *arguments, "--run", str(self.run)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     def row(self, name: str) -> dict[str, Any]:
         rows = self.ask("ls")

@@ -78,6 +78,8 @@ def test_a_query_boots_and_idleness_stops(lab: Lab) -> None:
         assert {"boot", "hand over"} <= {stage["name"] for stage in trace["stages"]}
         eventually(lambda: lab.row("www")["state"] == "asleep")
         assert lab.guests() == []
+        lab.ask("summon", "www")
+    assert [line["event"] for line in lab.log()[-3:]] == ["stopping", "asleep", "stopped"]
     assert lab.interfaces() == QUIET
 
 
@@ -137,6 +139,10 @@ def test_a_silent_guest_fails_and_its_client_is_told(lab: Lab) -> None:
         eventually(lambda: lab.interfaces() == IDLE)
         with pytest.raises(ControlError, match="not ready within"):
             lab.ask("summon", "www")
+        assert lab.ask("trace", "www")["failed"]["reason"] == "not ready within 0.5 s"
+        done = lab.jitsu("trace", "www")
+        assert re.search(r"boot \d+: failed after 5\d\d ms: not ready within 0.5 s\n", done)
+        assert "not ready within 0.5 s" in lab.jitsu("ls")
 
 
 @pytest.mark.parametrize("ready", ["frame", "delay:0"])
