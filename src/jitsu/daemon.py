@@ -17,7 +17,7 @@ it takes over, or a wish that comes while it is fenced, cannot leave the entry w
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, assert_never, cast
 
@@ -32,11 +32,11 @@ from jitsu.core.deadlines import Deadlines
 from jitsu.core.waterfall import Waterfall
 from jitsu.errors import ControlError, HostError
 from jitsu.host.guests import Guests
-from jitsu.host.network import GuestLink, Network
+from jitsu.host.log import Late
+from jitsu.host.network import Network
 from jitsu.model import Cause, Config, Epoch, Name, Service, State, StopMode
+from jitsu.run import Run
 
-LOG_AFTER = 0.002
-"""Seconds; a line of log takes a tenth of what Jitsu adds to a boot, and nobody waits for it."""
 _DIRECTORY, _SYNJITSU = "the directory", "synjitsu"
 
 
@@ -48,23 +48,6 @@ class Resolver(Protocol):
 
     def forward(self, effect: dns.Forward) -> None:
         """Ask the upstream resolvers; the outcome comes to `Daemon.asked`."""
-
-
-@dataclass(slots=True)
-class _Run:
-    """What the daemon holds of one service."""
-
-    service: Service
-    summoner: summoning.Summoner
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    started: asyncio.Future[Instance | None] | None = None
-    """The guest of the current epoch, once it runs; None if it never did."""
-    link: GuestLink | None = None
-    """The owner of the address; None is Synjitsu."""
-    waterfall: Waterfall | None = None
-    waiters: list[asyncio.Future[None]] = field(default_factory=list)
-    last_request: float | None = None
-    flows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +84,11 @@ class Daemon:
         self._backends = backends
         self._guests = guests
         self._log = log
+        self._late = Late()
         self._clock = ambient.clock
         self._gatekeeper = Gatekeeper(config.host.memory)
         self._runs = {
-            s.name: _Run(s, summoning.Summoner(s, self._gatekeeper)) for s in config.services
+            s.name: Run(s, summoning.Summoner(s, self._gatekeeper)) for s in config.services
         }
         self._deadlines = Deadlines()
         self._todo: deque[Any] = deque()
@@ -130,6 +114,8 @@ class Daemon:
         except* HostError as group:
             first = group.exceptions[0]
             raise HostError(f"the network has gone: {first}; start the daemon again") from first
+        finally:
+            self._late.flush()
 
     def close(self) -> None:
         """Have `run` stop all guests and return."""
@@ -155,8 +141,11 @@ class Daemon:
         """Summon a service for the operator; return the state that it comes to. May raise."""
         run = self._find(name)
         self._wish(name, Cause.OPERATOR)
-        while run.summoner.state not in (State.AWAKE, State.FAILED, State.ASLEEP):
+        settled = (State.AWAKE, State.FAILED, State.ASLEEP)
+        while run.summoner.state not in settled and not self._closing.is_set():
             await self._change(run)
+        if self._closing.is_set():
+            raise ControlError("the daemon is stopping")
         if run.summoner.state is State.ASLEEP:
             raise ControlError(f"{name} was stopped while it booted; summon it again")
         return run.summoner.state
@@ -174,7 +163,7 @@ class Daemon:
     async def services(self) -> list[dict[str, object]]:
         """Describe every service: the rows of `jitsu ls`, times on the daemon's clock."""
         traffic = await self._network.traffic([run.service for run in self._runs.values()])
-        return [_describe(run, traffic.get(name)) for name, run in self._runs.items()]
+        return [run.describe(traffic.get(name)) for name, run in self._runs.items()]
 
     def waterfall(self, name: Name) -> dict[str, object]:
         """Report the last summons of a service. Raises ControlError when there was none."""
@@ -182,6 +171,10 @@ class Daemon:
         if waterfall is None:
             raise ControlError(f"{name} has not been summoned yet; try `jitsu summon {name}`")
         return waterfall.report() | {"started": waterfall.started}
+
+    def ran(self, name: Name) -> bool:
+        """Say whether the last summons of a service got as far as to start its guest."""
+        return self._find(name).ran()
 
     def console(self, name: Name) -> str:
         """Return what the service's guests have last written."""
@@ -201,14 +194,14 @@ class Daemon:
         """Return how many bytes of the host's memory no service has claimed."""
         return self._gatekeeper.memory_free
 
-    def _find(self, name: Name) -> _Run:
+    def _find(self, name: Name) -> Run:
         try:
             return self._runs[name]
         except KeyError:
             known = ", ".join(self._runs)
             raise ControlError(f"no service is called {name}; there are: {known}") from None
 
-    async def _change(self, run: _Run) -> None:
+    async def _change(self, run: Run) -> None:
         """Wait until the service is in another state."""
         waiter: asyncio.Future[None] = self._loop.create_future()
         run.waiters.append(waiter)
@@ -222,7 +215,7 @@ class Daemon:
         run = self._runs[name]
         now = self._clock()
         run.last_request = now
-        if run.summoner.state in (State.ASLEEP, State.FAILED):
+        if run.summoner.heeds(cause):
             epoch = Epoch(run.summoner.epoch + 1)
             run.waterfall = Waterfall(name, epoch, cause, now)
         self._tell_summoner(name, summoning.Wanted(cause))
@@ -318,15 +311,13 @@ class Daemon:
 
     def _entered(self, service: Service, state: State, reason: str) -> None:
         run = self._runs[service.name]
+        run.follow()
         level = self._log.warning if reason else self._log.info
         told = {"service": service.name, "epoch": run.summoner.epoch, "reason": reason or None}
-        self._loop.call_later(LOG_AFTER, partial(level, str(state), **told))
+        self._late.write(partial(level, str(state), **told))
         self._tell_synjitsu(synjitsu.StateEntered(service.name, state))
         self.asked_state(service.name, state)
-        waiters, run.waiters = run.waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        run.wake()
 
     def asked_state(self, name: Name, state: State) -> None:
         """Tell the directory, whose held queries may be waiting for just that."""
@@ -344,11 +335,8 @@ class Daemon:
 
     def _mark(self, name: Name, mark: str, *, span: str = "", since: str = "") -> None:
         waterfall = self._runs[name].waterfall
-        if waterfall is not None and mark not in waterfall.marks:
-            now = self._clock()
-            waterfall.mark(mark, now)
-            if span:
-                waterfall.span(span, since, now)
+        if waterfall is not None:
+            waterfall.mark(mark, self._clock(), span=span, since=since)
 
     # A guest's life.
 
@@ -357,7 +345,7 @@ class Daemon:
         run.started = self._loop.create_future()
         self._start(self._live(run, epoch))
 
-    async def _live(self, run: _Run, epoch: Epoch) -> None:
+    async def _live(self, run: Run, epoch: Epoch) -> None:
         """Boot a guest and be with it until it is gone."""
         service, started = run.service, run.started
         assert started is not None
@@ -401,7 +389,7 @@ class Daemon:
             self._mark(service.name, "handed over", span="hand over", since="can serve")
             instance.link.deafen()
 
-    async def _take_over(self, run: _Run) -> None:
+    async def _take_over(self, run: Run) -> None:
         """Let Synjitsu own the address."""
         async with run.lock:
             if run.link is None:
@@ -429,6 +417,9 @@ class Daemon:
 
     async def _stop_all(self) -> None:
         """Stop every guest in its own way; return when all are gone."""
+        for run in self._runs.values():
+            run.wake()
+        await asyncio.sleep(0)  # who waits for a summons is told before the end begins
         for name in self._runs:
             self._tell_summoner(name, summoning.Dismissed())
         for run in self._runs.values():
@@ -436,10 +427,10 @@ class Daemon:
             if instance is not None:
                 await instance.gone
 
-    async def _started(self, run: _Run) -> Instance | None:
+    async def _started(self, run: Run) -> Instance | None:
         return await asyncio.shield(run.started) if run.started is not None else None
 
-    def _instance(self, run: _Run) -> Instance | None:
+    def _instance(self, run: Run) -> Instance | None:
         return run.started.result() if run.started is not None and run.started.done() else None
 
 
@@ -473,22 +464,3 @@ class _Watch:
             self._daemon._tell_synjitsu(synjitsu.GuestSent(self._name, frame))
         elif len(self._early) < 64:
             self._early.append(frame)
-
-
-def _describe(run: _Run, traffic: summoning.Traffic | None) -> dict[str, object]:
-    service, summoner = run.service, run.summoner
-    addresses = [service.address, *([service.address6] if service.address6 else [])]
-    last = max(run.last_request or 0.0, traffic.last if traffic else 0.0)
-    return {
-        "name": service.name,
-        "state": str(summoner.state),
-        "backend": service.backend,
-        "dns": list(service.dns),
-        "addresses": [str(address) for address in addresses],
-        "memory": service.memory,
-        "since": summoner.since,
-        "summons": summoner.summons,
-        "last_request": last or None,
-        "flows": traffic.flows if traffic else 0,
-        "reason": summoner.reason or None,
-    }

@@ -13,6 +13,7 @@ from jitsu.errors import ControlError
 from jitsu.testing import clock
 from jitsu.testing.world import World, config, service
 
+SUMMON = {"verb": "summon", "name": "s0"}
 Story = Callable[[World, Verbs], Coroutine[Any, Any, None]]
 ROW = {
     *("name", "state", "backend", "dns", "addresses", "memory", "since", "summons"),
@@ -33,6 +34,7 @@ def test_the_life_of_a_service() -> None:
     async def story(world: World, verbs: Verbs) -> None:
         (row,) = await verbs({"verb": "ls"})
         assert set(row) >= ROW
+        assert (row["since"], row["reason"]) == (None, None)
         assert (row["name"], row["state"], row["summons"]) == ("s0", "asleep", 0)
         row = await verbs({"verb": "summon", "name": "s0"})
         assert (row["state"], row["summons"]) == ("awake", 1)
@@ -50,10 +52,62 @@ def test_the_life_of_a_service() -> None:
 
 def test_a_summons_that_fails_says_why() -> None:
     async def story(world: World, verbs: Verbs) -> None:
-        with pytest.raises(ControlError, match=r"no such image.*; see `jitsu logs s0`"):
-            await verbs({"verb": "summon", "name": "s0"})
+        assert await _said(verbs(SUMMON)) == "s0 failed: no such image", "no guest, no log"
+        (row,) = await verbs({"verb": "ls"})
+        assert row["reason"] == "no such image"
+        died = "s0 failed: died by itself; see `jitsu logs s0`"
+        assert await _said(verbs(SUMMON)) == died
 
-    play(story, *[Script(error="no such image")] * 3)
+    play(story, Script(error="no such image"), Script(boots_after=1.0, dies_after=0.5))
+
+
+def test_why_a_service_failed_is_told_until_it_serves() -> None:
+    async def story(world: World, verbs: Verbs) -> None:
+        await _said(verbs(SUMMON))
+        assert (await verbs({"verb": "ls"}))[0]["state"] == "failed"
+        await world.query("s0.jitsu.test")  # is refused
+        await asyncio.sleep(1.0)  # of simulated time: the back-off is over
+        (row,) = await verbs({"verb": "ls"})
+        assert (row["state"], row["reason"]) == ("asleep", "died by itself")
+        trace = await verbs({"verb": "trace", "name": "s0"})
+        assert trace["failed"]["reason"] == "died by itself"
+        assert 500_000 <= trace["failed"]["after_us"] < 600_000
+        assert {"name", "at_us", "took_us"} <= set(trace["stages"][0])
+        row = await verbs(SUMMON)
+        assert (row["state"], row["reason"]) == ("awake", None)
+        assert (await verbs({"verb": "trace", "name": "s0"}))["failed"] is None
+
+    play(story, Script(boots_after=1.0, dies_after=0.5))
+
+
+def test_a_wish_that_was_kept_has_a_waterfall_of_its_own() -> None:
+    async def story(world: World, verbs: Verbs) -> None:
+        await verbs(SUMMON)
+        async with asyncio.TaskGroup() as operators:
+            operators.create_task(verbs({"verb": "stop", "name": "s0"}))
+            await asyncio.sleep(0.1)  # of simulated time: while it stops
+            await operators.create_task(verbs(SUMMON))
+        trace = await verbs({"verb": "trace", "name": "s0"})
+        assert (trace["epoch"], trace["cause"]) == (2, "operator")
+
+    play(story, Script(boots_after=0.1, stops_after=0.5))
+
+
+def test_a_summons_that_the_end_overtakes_says_so() -> None:
+    async def main() -> None:
+        www = service(0)
+        world = World(Random(1), config((www,)), scripts={www.name: [Script(boots_after=1.0)]})
+
+        async def story() -> None:
+            summons = asyncio.create_task(_said(Verbs(world.daemon)(SUMMON)))
+            await asyncio.sleep(0.5)  # of simulated time: in the middle of the boot
+            world.daemon.close()
+            assert await _said(Verbs(world.daemon)(SUMMON)) == "the daemon is stopping"
+            assert await summons == "the daemon is stopping"
+
+        await world.run(story())
+
+    clock.run(main())
 
 
 @pytest.mark.parametrize("again", [False, True])

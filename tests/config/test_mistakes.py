@@ -64,7 +64,12 @@ def test_not_text(folder: Path) -> None:
 
 
 def test_not_readable(folder: Path) -> None:
-    for path, said in [("nowhere.toml", "No such file or directory"), ("", "Is a directory")]:
+    os.mkfifo(folder / "fifo")
+    for path, said in [
+        ("nowhere.toml", "No such file or directory"),
+        ("", "is no regular file"),
+        ("fifo", "is no regular file"),
+    ]:
         with pytest.raises(ConfigError) as caught:
             config.load(folder / path)
         assert caught.value.mistakes == [f"{folder / path}: cannot be read: {said}"]

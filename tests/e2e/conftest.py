@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -64,6 +65,11 @@ class Lab:
     def ask(self, verb: str, name: str = "") -> Any:
         return control.request(self.run, verb, **({"name": name} if name else {}))
 
+    def jitsu(self, verb: str, *arguments: str) -> str:
+        """Return what `jitsu` prints, to what is no terminal."""
+        command = [sys.executable, "-m", "jitsu", verb, *arguments, "--run", str(self.run)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
     def row(self, name: str) -> dict[str, Any]:
         rows = self.ask("ls")
         return next(row for row in rows if row["name"] == name)
@@ -90,6 +96,12 @@ class Lab:
         """Return the names of the host's interfaces."""
         with self.hosts.at(self.hosts.host), IPRoute() as ipr:
             return {dict(link["attrs"])["IFLA_IFNAME"] for link in ipr.link("dump")}
+
+    def rules(self) -> set[str]:
+        """Return the host's nftables tables."""
+        with self.hosts.at(self.hosts.host):
+            listed = subprocess.run(["nft", "list", "tables"], capture_output=True, check=True)
+        return set(listed.stdout.decode().splitlines())
 
 
 @pytest.fixture

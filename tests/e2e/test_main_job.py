@@ -78,6 +78,8 @@ def test_a_query_boots_and_idleness_stops(lab: Lab) -> None:
         assert {"boot", "hand over"} <= {stage["name"] for stage in trace["stages"]}
         eventually(lambda: lab.row("www")["state"] == "asleep")
         assert lab.guests() == []
+        lab.ask("summon", "www")
+    assert [line["event"] for line in lab.log()[-3:]] == ["stopping", "asleep", "stopped"]
     assert lab.interfaces() == QUIET
 
 
@@ -106,6 +108,12 @@ def test_a_late_listener_gives_nobody_a_reset(lab: Lab) -> None:
         assert 0.3 < float(page.stdout[-8:]) < 1.0, "held, and not by a retransmission"
 
 
+def test_a_probe_does_not_keep_its_guest(lab: Lab) -> None:
+    with lab.serve(WWW + 'ready = "tcp:80"\nidle_after = 1\n'):
+        assert lab.ask("summon", "www")["flows"] == 0
+        eventually(lambda: lab.row("www")["state"] == "asleep", within=5.0)
+
+
 def test_an_open_connection_keeps_its_guest(lab: Lab) -> None:
     with lab.serve(WWW + "idle_after = 1\n"):
         with lab.hosts.at(lab.hosts.client):
@@ -131,6 +139,10 @@ def test_a_silent_guest_fails_and_its_client_is_told(lab: Lab) -> None:
         eventually(lambda: lab.interfaces() == IDLE)
         with pytest.raises(ControlError, match="not ready within"):
             lab.ask("summon", "www")
+        assert lab.ask("trace", "www")["failed"]["reason"] == "not ready within 0.5 s"
+        done = lab.jitsu("trace", "www")
+        assert re.search(r"boot \d+: failed after 5\d\d ms: not ready within 0.5 s\n", done)
+        assert "not ready within 0.5 s" in lab.jitsu("ls")
 
 
 @pytest.mark.parametrize("ready", ["frame", "delay:0"])
@@ -349,7 +361,24 @@ def test_a_second_daemon_in_the_same_folder_is_refused(lab: Lab) -> None:
         command = [sys.executable, "-m", "jitsu", "serve", "-c", str(lab.folder / "lab.toml")]
         second = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
         assert second.returncode == 1
-        assert "stop it, or set [host] run" in second.stderr
+        assert "stop it, or: a second one needs" in second.stderr
+        assert lab.curl("http://10.77.0.10/").returncode == 0
+
+
+def test_a_second_daemon_on_the_same_bridge_is_refused_and_touches_nothing(lab: Lab) -> None:
+    with lab.serve(WWW):
+        before = lab.interfaces(), lab.rules()
+        other = lab.folder / "other.toml"
+        text = (lab.folder / "lab.toml").read_text()
+        other.write_text(text.replace(str(lab.run), f"{lab.folder}/elsewhere"))
+        command = [sys.executable, "-m", "jitsu", "serve", "-c", str(other)]
+        with lab.hosts.at(lab.hosts.host):
+            second = subprocess.run(
+                command, capture_output=True, text=True, timeout=20, check=False
+            )
+        assert second.returncode == 1
+        assert second.stderr.startswith("jitsu: bridge jitsu0: another daemon")
+        assert (lab.interfaces(), lab.rules()) == before
         assert lab.curl("http://10.77.0.10/").returncode == 0
 
 

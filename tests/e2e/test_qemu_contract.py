@@ -42,7 +42,7 @@ def test_qemu_passes_the_contract(tmp_path: Path) -> None:
         name = Name("www")
         plain = Service(name, (), str(hello_image()), SUBNET[10], mac_of(name))
         up = stack.enter_context(bridge(NETWORK))
-        network = stack.enter_context(kernel_network(up, (plain,), pytest.fail))
+        network = stack.enter_context(kernel_network(up, NETWORK.probe, (plain,), pytest.fail))
         leftovers = Leftovers(tmp_path / "guests", pytest.fail)
 
         @asynccontextmanager

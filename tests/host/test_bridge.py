@@ -10,7 +10,7 @@ import pytest
 from pyroute2 import IPRoute
 
 from host import kernel
-from host.kernel import BRIDGE, NETWORK
+from host.kernel import BRIDGE, NETWORK, SUBNET
 from jitsu.errors import HostError
 from jitsu.host.bridge import bridge
 from jitsu.host.netns import UPLINK
@@ -149,3 +149,57 @@ def test_the_bridge_of_a_killed_daemon_goes_in_the_end() -> None:
             pass
         assert kernel.interfaces() == before
         first.__exit__(None, None, None)
+
+
+def test_what_a_killed_daemon_has_added_to_a_bridge_goes_in_the_end(tmp_path: Path) -> None:
+    """Though its heir is to use another address, and no uplink."""
+    record = tmp_path / "bridge"
+    heirs = replace(ALONE, gateway=SUBNET[2])
+    with kernel.host(), made(BRIDGE, "bridge", state="down") as index:
+        with IPRoute() as ipr:
+            ipr.addr("add", index=index, address="192.0.2.1", prefixlen=24)
+        first = bridge(NETWORK, record)
+        first.__enter__()  # and nobody leaves it
+        assert addresses(BRIDGE) == {"192.0.2.1/24", "10.77.0.1/24"}
+        with bridge(heirs, record):
+            assert addresses(BRIDGE) == {"192.0.2.1/24", "10.77.0.2/24"}
+            assert "IFLA_MASTER" not in link(UPLINK)
+        assert addresses(BRIDGE) == {"192.0.2.1/24"}
+        assert not link(BRIDGE)["up"]
+        assert list(tmp_path.iterdir()) == []
+        first.__exit__(None, None, None)
+
+
+def test_a_bridge_that_only_has_the_name_of_the_killed_daemons_is_left_alone(
+    tmp_path: Path,
+) -> None:
+    record = tmp_path / "bridge"
+    with kernel.host():
+        with made(BRIDGE, "bridge"):
+            first = bridge(NETWORK, record)
+            first.__enter__()
+        with made(BRIDGE, "bridge") as index:
+            with IPRoute() as ipr:
+                ipr.addr("add", index=index, address="10.77.0.1", prefixlen=24)
+            with bridge(NETWORK, record):
+                pass
+            assert addresses(BRIDGE) == {"10.77.0.1/24"}
+            first.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"colour": "red"}'])
+def test_a_record_that_is_damaged(tmp_path: Path, text: str) -> None:
+    (tmp_path / "bridge").write_text(text)
+    with kernel.host():
+        before = kernel.interfaces()
+        with pytest.raises(HostError, match="cannot be read; delete it"):
+            bridge(NETWORK, tmp_path / "bridge").__enter__()
+        assert kernel.interfaces() == before
+
+
+def test_nothing_is_added_that_cannot_be_written_down(tmp_path: Path) -> None:
+    with kernel.host():
+        before = kernel.interfaces()
+        with pytest.raises(HostError, match=r"set \[host\] run to another folder"):
+            bridge(NETWORK, tmp_path / "nowhere" / "bridge").__enter__()
+        assert kernel.interfaces() == before

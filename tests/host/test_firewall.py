@@ -131,7 +131,7 @@ def place(bridge: str = BRIDGE, **service: object) -> Iterator[Place]:
     services = [(f"{bridge}-g{i}", replace(s, **service)) for i, s in enumerate((WWW, MAIL))]  # type: ignore[arg-type]
     with ExitStack() as stack:
         lab = stack.enter_context(kernel.lab(replace(NETWORK, bridge=bridge)))
-        rules = Firewall(bridge, services, said.append)
+        rules = Firewall(bridge, NETWORK.probe, services, said.append)
         stack.callback(rules.close)
         guests = [lab.guest(0), lab.guest(1)]
         for guest in guests:
@@ -369,6 +369,15 @@ def lasts(here: Place) -> int:
     raise AssertionError("no connection is open")
 
 
+def test_an_answer_to_a_probe_is_no_use() -> None:
+    """It goes over the bridge; what Jitsu sends does not, so no RST would take it out again."""
+    answer = tcp.Segment(PORT, 49152, 1, 1, Flags.SYN | Flags.ACK, 1000)
+    with place() as here:
+        prober = (CLIENT[0], NETWORK.probe)
+        assert here.passes(here.www, segment(who(WWW), prober, answer), here.client)
+        assert here.usage()["www"] == Usage(None, 0)
+
+
 def test_a_handshake_must_be_completed() -> None:
     """A client that never does holds the guest for a minute; one that does, for days."""
     with place() as here:
@@ -442,7 +451,7 @@ def tables() -> set[str]:
 
 def test_closing_removes_the_tables() -> None:
     with kernel.host():
-        rules = Firewall(BRIDGE, [(f"{BRIDGE}-g0", WWW)], pytest.fail)
+        rules = Firewall(BRIDGE, NETWORK.probe, [(f"{BRIDGE}-g0", WWW)], pytest.fail)
         assert len(tables()) == 2
         rules.close()
         assert tables() == set()
@@ -450,8 +459,10 @@ def test_closing_removes_the_tables() -> None:
 
 def test_a_killed_daemons_tables_are_replaced() -> None:
     with kernel.host():
-        left = Firewall(BRIDGE, [(f"{BRIDGE}-g0", WWW), (f"{BRIDGE}-g1", MAIL)], pytest.fail)
-        rules = Firewall(BRIDGE, [(f"{BRIDGE}-g0", MAIL)], pytest.fail)
+        left = Firewall(
+            BRIDGE, NETWORK.probe, [(f"{BRIDGE}-g0", WWW), (f"{BRIDGE}-g1", MAIL)], pytest.fail
+        )
+        rules = Firewall(BRIDGE, NETWORK.probe, [(f"{BRIDGE}-g0", MAIL)], pytest.fail)
         assert len(tables()) == 2
         assert rules.usage([MAIL]) == {"mail": Usage(None, 0)}
         rules.close()
@@ -471,12 +482,12 @@ def test_a_bridge_may_have_any_name(bridge: str) -> None:
 def test_an_operators_own_table_is_left_alone() -> None:
     with kernel.host():
         kernel.nft("add", "table", "inet", BRIDGE)
-        Firewall(BRIDGE, [(f"{BRIDGE}-g0", WWW)], pytest.fail).close()
+        Firewall(BRIDGE, NETWORK.probe, [(f"{BRIDGE}-g0", WWW)], pytest.fail).close()
         assert tables() == {f"inet {BRIDGE}"}
 
 
 def test_what_nftables_does_not_take() -> None:
     with kernel.host():
         with pytest.raises(HostError, match=r"nftables: Error: .*; Jitsu needs the kernel's"):
-            Firewall("no bridge", [("no bridge-g0", WWW)], pytest.fail)
+            Firewall("no bridge", NETWORK.probe, [("no bridge-g0", WWW)], pytest.fail)
         assert tables() == set()

@@ -12,7 +12,7 @@ import pytest
 from pyroute2 import IPRoute
 
 from host import kernel
-from host.kernel import BRIDGE, CLIENT, MAIL, SUBNET, WWW, Lab
+from host.kernel import BRIDGE, CLIENT, MAIL, NETWORK, SUBNET, WWW, Lab
 from jitsu.core.synjitsu import OWN_MAC
 from jitsu.errors import HostError
 from jitsu.host.link import KernelNetwork, kernel_network
@@ -140,7 +140,7 @@ def play(story: Story) -> None:
 
     with kernel.lab() as lab:
         before = kernel.interfaces()
-        with kernel_network(lab.bridge, (WWW, MAIL), pytest.fail) as network:
+        with kernel_network(lab.bridge, NETWORK.probe, (WWW, MAIL), pytest.fail) as network:
             asyncio.run(main(lab, network))
         assert kernel.interfaces() == before
         tables = [item for item in kernel.nft("list", "tables") if "table" in item]

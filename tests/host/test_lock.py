@@ -1,4 +1,4 @@
-"""One daemon a folder, with a real one that is killed."""
+"""One daemon a folder and a bridge, with a real one that is killed."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jitsu.errors import HostError
-from jitsu.host.lock import only_daemon
+from jitsu.host.lock import only_daemon, only_daemon_on
 
 HOLD = """
 import sys
@@ -31,8 +31,9 @@ def test_a_second_is_refused(tmp_path: Path) -> None:
     with only_daemon(tmp_path):
         with pytest.raises(HostError) as caught, only_daemon(tmp_path):
             pytest.fail("two daemons hold one folder")
-        what = f"a daemon (process {os.getpid()}) serves from here; stop it, or set [host] run"
-        assert str(caught.value) == f"{tmp_path}: {what}"
+        what = f"a daemon (process {os.getpid()}) serves from here; stop it"
+        hint = "a second one needs a [host] run, state, [network] bridge and subnet of its own"
+        assert str(caught.value) == f"{tmp_path}: {what}, or: {hint}"
         assert (tmp_path / "pid").read_text() == f"{os.getpid()}\n"
     with only_daemon(tmp_path):
         pass
@@ -63,5 +64,17 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 def test_an_error_inside_lets_it_go(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), only_daemon(tmp_path):
         raise ZeroDivisionError
+    assert (tmp_path / "pid").read_text() == "", "and nobody is said to hold it"
     with only_daemon(tmp_path):
+        pass
+
+
+def test_a_bridge_is_one_daemons() -> None:
+    with only_daemon_on("tcfg7"), only_daemon_on("tcfg8"):
+        with pytest.raises(HostError) as caught, only_daemon_on("tcfg7"):
+            pytest.fail("two daemons hold one bridge")
+        what = "another daemon, with another [host] run, serves on it; stop that one"
+        hint = "or set [network] bridge and subnet to others"
+        assert str(caught.value) == f"bridge tcfg7: {what}, {hint}"
+    with only_daemon_on("tcfg7"):
         pass

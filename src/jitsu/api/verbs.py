@@ -37,7 +37,8 @@ class Verbs:
         rows = await self._daemon.services()
         (row,) = (row for row in rows if row["name"] == name)
         if state is not State.AWAKE:
-            raise ControlError(f"{name} {state}: {row['reason']}; see `jitsu logs {name}`")
+            hint = f"; see `jitsu logs {name}`" if self._daemon.ran(name) else ""
+            raise ControlError(f"{name} {state}: {row['reason']}{hint}")
         return _dated(row)
 
 

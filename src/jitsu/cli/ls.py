@@ -1,13 +1,18 @@
 """`jitsu ls`: the services and how they are."""
 
 import json
+import sys
 import time
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from jitsu.cli.options import ConfigFile, Json, Run, ask
 
+_COLUMNS = ("NAME", "STATE", "FOR", "BACKEND", "ADDRESS", "MEMORY", "SUMMONS", "FLOWS", "DNS")
+_NO_LIMIT = 1 << 16
+"""Columns; programs that read a table read it by line."""
 _COLOURS = {"awake": "green", "booting": "yellow", "stopping": "yellow", "failed": "red"}
 
 
@@ -18,32 +23,23 @@ def command(run: Run = None, config: ConfigFile = None, as_json: Json = False) -
         print(json.dumps(rows, indent=2))
         return
     table = Table(box=None, pad_edge=False)
-    for column in (
-        "NAME",
-        "STATE",
-        "FOR",
-        "BACKEND",
-        "ADDRESS",
-        "MEMORY",
-        "SUMMONS",
-        "FLOWS",
-        "DNS",
-    ):
+    for column in (*_COLUMNS, *(["REASON"] if any(row["reason"] for row in rows) else [])):
         table.add_column(column, overflow="fold")
     for row in rows:
         colour = _COLOURS.get(row["state"], "dim")
         table.add_row(
             row["name"],
             f"[{colour}]{row['state']}[/]",
-            _ago(row["since"]) if row["summons"] or row["state"] != "asleep" else "-",
+            _ago(row["since"]) if row["since"] else "-",
             row["backend"],
             "\n".join(row["addresses"]),
             f"{row['memory'] >> 20}MiB",
             str(row["summons"]),
             str(row["flows"]),
             "\n".join(row["dns"]),
+            *([escape(row["reason"])] if row["reason"] else []),
         )
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else _NO_LIMIT).print(table)
 
 
 def _ago(since: float) -> str:

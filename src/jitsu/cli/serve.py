@@ -29,7 +29,7 @@ from jitsu.host.bridge import bridge
 from jitsu.host.dns import DnsServer
 from jitsu.host.guests import Guests
 from jitsu.host.link import KernelNetwork, kernel_network
-from jitsu.host.lock import only_daemon
+from jitsu.host.lock import only_daemon, only_daemon_on
 from jitsu.host.log import logger
 from jitsu.host.process import Leftovers
 from jitsu.host.xenstored import Xenstored, listen
@@ -55,13 +55,16 @@ def command(
     run = Path(checked.host.run)
     with ExitStack() as stack:
         stack.enter_context(only_daemon(run))
+        stack.enter_context(only_daemon_on(checked.network.bridge))
         leftovers = Leftovers(run / "guests", log.warning)
         leftovers.end()
         stack.callback(leftovers.end)  # should the daemon itself fail
         accel = qemu_accel.choose(Path(checked.host.state), log, leftovers)
         hypervisor = qemu.QemuBackend(qemu.find(accel), checked.network, leftovers)
-        up = stack.enter_context(bridge(checked.network))
-        network = stack.enter_context(kernel_network(up, checked.services, log.warning))
+        up = stack.enter_context(bridge(checked.network, run / "bridge"))
+        network = stack.enter_context(
+            kernel_network(up, checked.network.probe, checked.services, log.warning)
+        )
         uvloop.run(_serve(checked, network, {"qemu": hypervisor}, log, ending))
 
 

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -25,9 +26,15 @@ def draw(waterfall: dict[str, Any]) -> None:
     """Print a waterfall: one bar a stage, all on one scale."""
     console = Console(highlight=False)
     total = max(waterfall["total_us"], 1)
+    took = f"[bold]{total / 1000:.2f} ms[/]"
+    if failed := waterfall.get("failed"):
+        took = (
+            f"[red]failed[/] after {failed['after_us'] / 1000:.0f} ms: {escape(failed['reason'])}"
+        )
     console.print(
         f"[bold]{waterfall['service']}[/], summoned by {waterfall['cause']}, "
-        f"boot {waterfall['epoch']}: [bold]{total / 1000:.2f} ms[/]"
+        f"boot {waterfall['epoch']}: {took}",
+        soft_wrap=True,
     )
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True)

@@ -9,6 +9,7 @@ Three passes, each of which reports all of its mistakes at once:
 Whatever comes out is right: nothing downstream checks again.
 """
 
+import stat
 import tomllib
 from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address
@@ -32,11 +33,7 @@ def load(path: Path, leases: Mapping[Name, IPv4Address] | None = None) -> Config
     `leases` are the addresses that earlier runs allotted to services that name none; they keep
     them. Raises ConfigError with every mistake of the first pass that finds any.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
-        raise ConfigError([f"{path}: cannot be read: {reason}"]) from error
+    text = _read(path)
     index = LineIndex(text)
     try:
         shape = FileShape.model_validate(tomllib.loads(text))
@@ -51,6 +48,16 @@ def load(path: Path, leases: Mapping[Name, IPv4Address] | None = None) -> Config
     if sense.mistakes:
         raise _config_error(path, index, sense.mistakes)
     return config
+
+
+def _read(path: Path) -> str:
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # to open a FIFO would be to wait for its writer
+            raise ConfigError([f"{path}: cannot be read: is no regular file"])
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+        raise ConfigError([f"{path}: cannot be read: {reason}"]) from error
 
 
 def _config_error(

@@ -160,6 +160,8 @@ class Summoner:
         self.since = 0.0
         self.summons = 0
         self.reason = ""
+        """Why it last failed or ended of itself; forgotten when it serves again."""
+        self.cause = Cause.OPERATOR
         self._gatekeeper = gatekeeper
         self._running = False  # a guest exists, or a boot of one is under way
         self._queued = False
@@ -177,6 +179,11 @@ class Summoner:
     def deadline(self) -> float | None:
         """Return when `tick` next has something to do, if ever."""
         return self._deadline
+
+    def heeds(self, cause: Cause) -> bool:
+        """Say whether a wish would have the service boot, now."""
+        again = self.state is State.FAILED and cause is Cause.OPERATOR and not self._running
+        return again or self.state is State.ASLEEP
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Return what `event` makes necessary."""
@@ -220,15 +227,13 @@ class Summoner:
 
     def _wanted(self, cause: Cause, now: float) -> list[Effect]:
         match self.state:
-            case State.ASLEEP:
+            case _ if self.heeds(cause):
                 return self._ask(cause, now)
             case State.STOPPING if self._fenced:
                 return self._unfence(now)
             case State.STOPPING:
                 self._kept = cause
                 return []
-            case State.FAILED if cause is Cause.OPERATOR and not self._running:
-                return self._ask(cause, now)
             case _:
                 return []
 
@@ -240,7 +245,7 @@ class Summoner:
             return [self._enter(State.FAILED, now, f"no memory: {free} MiB of [host] memory free")]
         self.epoch = Epoch(self.epoch + 1)
         self._deadline = None  # the queue is patient; a back-off, if there was one, is over
-        self._cause = cause
+        self.cause = cause
         self._running = True
         self._queued = True
         entered = self._enter(State.BOOTING, now)
@@ -252,7 +257,7 @@ class Summoner:
         ready = self.service.ready
         wait = ready.seconds if isinstance(ready, ReadyOnDelay) else self.service.boot_timeout
         self._deadline = now + wait
-        return [Boot(self.service, self.epoch, self._cause)]
+        return [Boot(self.service, self.epoch, self.cause)]
 
     def _ready(self, now: float) -> list[Effect]:
         if self.state is not State.BOOTING or self._queued:
@@ -341,5 +346,6 @@ class Summoner:
     def _enter(self, state: State, now: float, reason: str = "") -> Entered:
         self.state = state
         self.since = now
-        self.reason = reason
+        if reason or state is State.AWAKE:
+            self.reason = reason
         return Entered(self.service, state, reason)

@@ -25,14 +25,19 @@ class Waterfall:
     stages: list[Stage] = field(default_factory=list)
     marks: dict[str, float] = field(default_factory=dict)
     """When each thing that may open a stage happened."""
+    failed: tuple[float, str] | None = None
+    """When it failed and why, if it did."""
 
-    def mark(self, name: str, now: float) -> None:
-        """Note that `name` happened now; the first time counts."""
-        self.marks.setdefault(name, now)
+    def mark(self, name: str, now: float, *, span: str = "", since: str = "") -> None:
+        """Note that `name` happened now; the first time counts.
 
-    def span(self, name: str, since: str, now: float) -> None:
-        """Close the stage `name`, open since the mark `since`, or since the wish."""
-        self.stages.append(Stage(name, self.marks.get(since, self.started), now))
+        It closes the stage `span`, open since the mark `since`, or since the wish.
+        """
+        if name in self.marks:
+            return
+        self.marks[name] = now
+        if span:
+            self.stages.append(Stage(span, self.marks.get(since, self.started), now))
 
     def report(self) -> dict[str, object]:
         """Return the public form: times in whole microseconds since the wish."""
@@ -46,6 +51,9 @@ class Waterfall:
             "epoch": self.epoch,
             "cause": str(self.cause),
             "total_us": us(end - self.started),
+            "failed": {"after_us": us(self.failed[0] - self.started), "reason": self.failed[1]}
+            if self.failed
+            else None,
             "stages": [
                 {
                     "name": stage.name,

@@ -1,9 +1,16 @@
-"""The Linux bridge that services, Synjitsu and the outside meet on."""
+"""The Linux bridge that services, Synjitsu and the outside meet on.
+
+What is added to what others have made (an address to their bridge, a port, that it is up) is
+written down before it is done, and undone by what is written: by us at the end, or by our heir.
+"""
 
 import errno
-from collections.abc import Iterator
+import json
+import socket
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from ipaddress import IPv4Interface
 from pathlib import Path
 
 from pyroute2 import IPRoute
@@ -30,19 +37,80 @@ class Bridge:
     index: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Added:
+    """What we have added to a bridge and, where it was there before us, have to take away."""
+
+    bridge: str = ""
+    index: int = 0
+    address: str = ""
+    uplink: str = ""
+    raised: bool = False
+
+
+class _Ledger:
+    """Keeps what was added in a file, for an heir; without one, only for ourselves."""
+
+    def __init__(self, ipr: IPRoute, record: Path | None) -> None:
+        self._ipr = ipr
+        self._record = record
+        self.added = self._read()
+
+    def note(self, added: _Added) -> None:
+        """Write down what is about to be done. Raises HostError."""
+        self.added = added
+        if self._record is None:
+            return
+        try:
+            new = self._record.with_suffix(".new")
+            new.write_text(json.dumps(asdict(added)))
+            new.replace(self._record)
+        except OSError as error:
+            what = f"{error.strerror}; set [host] run to another folder"
+            raise HostError(f"{self._record}: {what}") from error
+
+    def settle(self) -> None:
+        """Undo all that is noted; of a bridge that is no more there is nothing to undo."""
+        added, ipr = self.added, self._ipr
+        if added.index in ipr.link_lookup(ifname=added.bridge):
+            if added.uplink and (found := ipr.link_lookup(ifname=added.uplink)):
+                _quietly(lambda: _detach(ipr, found[0], added.index))
+            if added.address:
+                host = IPv4Interface(added.address)
+                there = {"address": str(host.ip), "prefixlen": host.network.prefixlen}
+                _quietly(lambda: ipr.addr("del", index=added.index, **there))
+            if added.raised:
+                _quietly(lambda: ipr.link("set", index=added.index, state="down"))
+        self.added = _Added()
+        if self._record is not None:
+            self._record.unlink(missing_ok=True)
+
+    def _read(self) -> _Added:
+        try:
+            return _Added(**json.loads(self._record.read_text())) if self._record else _Added()
+        except FileNotFoundError:
+            return _Added()
+        except (OSError, ValueError, TypeError) as error:
+            what = "cannot be read; delete it, and take off the bridge what a killed daemon added"
+            raise HostError(f"{self._record}: {what}") from error
+
+
 @contextmanager
-def bridge(config: NetworkConfig) -> Iterator[Bridge]:
+def bridge(config: NetworkConfig, record: Path | None = None) -> Iterator[Bridge]:
     """Have the bridge of `config` up, with the host's address and the uplink on it.
 
     A bridge that is there already is used and left as it was found; one that is made here is
-    removed at the end. Raises HostError.
+    removed at the end. What a killed daemon has added by its `record` is taken away first.
+    Raises HostError.
     """
     with IPRoute() as ipr, ExitStack() as undo:
         try:
-            index = _make(ipr, config, undo)
-            _address(ipr, config, index, undo)
+            ledger = _Ledger(ipr, record)
+            ledger.settle()
+            index = _make(ipr, config, ledger, undo)
+            _address(ipr, config, ledger)
             if config.uplink:
-                _attach(ipr, config.uplink, index, undo)
+                _attach(ipr, config.uplink, ledger)
             ipr.link("set", index=index, state="up")
         except NetlinkError as error:
             hint = _WHAT_TO_DO.get(error.code, "see `jitsu check`")
@@ -56,7 +124,7 @@ def port_settings(index: int) -> None:
         ipr.brport("set", index=index, learning=0)
 
 
-def _make(ipr: IPRoute, config: NetworkConfig, undo: ExitStack) -> int:
+def _make(ipr: IPRoute, config: NetworkConfig, ledger: _Ledger, undo: ExitStack) -> int:
     """Return the bridge's index; what we make, or a killed daemon has made, goes at the end."""
     found = ipr.link_lookup(ifname=config.bridge)
     if not found:
@@ -83,8 +151,9 @@ def _make(ipr: IPRoute, config: NetworkConfig, undo: ExitStack) -> int:
         raise HostError(f"{config.bridge} {what}")
     if attributes.get("IFLA_IFALIAS") == _OURS:
         undo.callback(_quietly, lambda: ipr.link("del", index=index))
-    elif not link["flags"] & _IFF_UP:
-        undo.callback(_quietly, lambda: ipr.link("set", index=index, state="down"))
+    undo.callback(ledger.settle)
+    raised = not link["flags"] & _IFF_UP
+    ledger.note(_Added(config.bridge, index, raised=raised))
     return index
 
 
@@ -94,36 +163,43 @@ def _obey_no_router(name: str) -> None:
         Path(f"/proc/sys/net/ipv6/conf/{name}/accept_ra").write_text("0")
 
 
-def _address(ipr: IPRoute, config: NetworkConfig, index: int, undo: ExitStack) -> None:
-    address, prefix = str(config.gateway), config.subnet.prefixlen
-    try:
-        ipr.addr("add", index=index, address=address, prefixlen=prefix)
-    except NetlinkError as error:
-        if error.code != errno.EEXIST:
-            raise
-    else:
-        undo.callback(
-            _quietly, lambda: ipr.addr("del", index=index, address=address, prefixlen=prefix)
-        )
+def _address(ipr: IPRoute, config: NetworkConfig, ledger: _Ledger) -> None:
+    """Give the host its address on the bridge, if it has not got it."""
+    index, address, prefix = ledger.added.index, str(config.gateway), config.subnet.prefixlen
+    dump = ipr.addr("dump", index=index, family=socket.AF_INET)
+    if (address, prefix) in {(dict(a["attrs"])["IFA_ADDRESS"], a["prefixlen"]) for a in dump}:
+        return
+    ledger.note(replace(ledger.added, address=f"{address}/{prefix}"))
+    ipr.addr("add", index=index, address=address, prefixlen=prefix)
 
 
-def _attach(ipr: IPRoute, uplink: str, bridge_index: int, undo: ExitStack) -> None:
+def _attach(ipr: IPRoute, uplink: str, ledger: _Ledger) -> None:
     found = ipr.link_lookup(ifname=uplink)
     if not found:
         raise HostError(f"uplink {uplink} is no interface of this host; see `ip link`")
-    (link,) = ipr.link("get", index=found[0])
-    master = dict(link["attrs"]).get("IFLA_MASTER")
-    if master not in (None, bridge_index):
+    master = _master(ipr, found[0])
+    if master not in (None, ledger.added.index):
         raise HostError(f"uplink {uplink} is already a port of another bridge; take it off first")
-    ipr.link("set", index=found[0], master=bridge_index, state="up")
     if master is None:
-        undo.callback(_quietly, lambda: ipr.link("set", index=found[0], master=0))
+        ledger.note(replace(ledger.added, uplink=uplink))
+    ipr.link("set", index=found[0], master=ledger.added.index, state="up")
 
 
-def _quietly(step: "object") -> None:
+def _detach(ipr: IPRoute, index: int, bridge_index: int) -> None:
+    if _master(ipr, index) == bridge_index:
+        ipr.link("set", index=index, master=0)
+
+
+def _master(ipr: IPRoute, index: int) -> int | None:
+    (link,) = ipr.link("get", index=index)
+    master: int | None = dict(link["attrs"]).get("IFLA_MASTER")
+    return master
+
+
+def _quietly(step: Callable[[], object]) -> None:
     """Undo a step; what is gone already, gone with its namespace say, is undone."""
     try:
-        step()  # type: ignore[operator]
+        step()
     except NetlinkError as error:
         if error.code not in (errno.ENODEV, errno.EADDRNOTAVAIL, errno.ENOENT):
             raise

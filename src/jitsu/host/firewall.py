@@ -24,7 +24,7 @@ import ctypes
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from ipaddress import IPv6Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from jitsu.core.synjitsu import OWN_MAC
@@ -56,14 +56,18 @@ class Firewall:
     def __init__(
         self,
         bridge: str,
+        probe: IPv4Address,
         services: Iterable[tuple[str, Service]],
         report: Callable[[str], None],
     ) -> None:
         """Install the tables for `services`, each with the name of its guest's interface.
 
+        What a guest answers to probes from `probe` is no use of it.
+
         `report` is told, on whatever thread, when they had to be installed again.
         """
         self._bridge = bridge
+        self._probe = probe
         # nftables has words of its own ("ip", "bridge") that cannot name a table; and the table
         # that an operator has made for the bridge is not ours to remove.
         self._table = f"jitsu_{bridge}"
@@ -145,6 +149,7 @@ class Firewall:
             inside=", ".join(str(service.address) for _, service in self._services),
             inside6=f"ip6 daddr {{ {', '.join(inside6)} }} drop" if inside6 else "",
             own=OWN_MAC.hex(":"),
+            probe=self._probe,
             busy=self._busy_timeout,
             each="".join(_each(i, service) for i, (_, service) in numbered),
             senders=", ".join(f'"{port}" : jump from{i}' for i, (port, _) in numbered),
@@ -197,6 +202,7 @@ table bridge {table} {{
     ether type != {{ arp, ip, ip6 }} drop
     icmpv6 type {{ nd-router-advert, nd-redirect }} drop
     udp sport {{ 67, 547 }} drop
+    ip daddr {probe} accept
     iifname vmap {{ {senders} }}
     ether type {{ ip, ip6 }} ether daddr & 01:00:00:00:00:00 == 00:00:00:00:00:00 \
 update @busy {{ ether saddr }}

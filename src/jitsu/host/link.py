@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from ipaddress import IPv4Address
 
 from jitsu.core.summon import Traffic
 from jitsu.core.synjitsu import OWN_MAC
@@ -271,16 +272,20 @@ def port_name(bridge: str, number: int) -> str:
 
 @contextmanager
 def kernel_network(
-    bridge: Bridge, services: tuple[Service, ...], report: Callable[[str], None]
+    bridge: Bridge,
+    probe: IPv4Address,
+    services: tuple[Service, ...],
+    report: Callable[[str], None],
 ) -> Iterator[KernelNetwork]:
     """Have a network on `bridge`, all `services` owned by Synjitsu. Raises HostError.
 
-    `report` is told, on whatever thread, what the operator should know.
+    Guests are probed from `probe`. `report` is told, on whatever thread, what the operator should
+    know.
     """
     numbers = {service.name: i for i, service in enumerate(services)}
     with ExitStack() as undo:
         ports = [(port_name(bridge.name, numbers[s.name]), s) for s in services]
-        firewall = Firewall(bridge.name, ports, report)
+        firewall = Firewall(bridge.name, probe, ports, report)
         undo.callback(firewall.close)
         network = KernelNetwork(bridge, firewall, numbers)
         undo.callback(network.close)

@@ -1,0 +1,67 @@
+"""What the daemon holds of one service, and how it tells of it."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from jitsu.backends.base import Instance
+from jitsu.core.summon import Summoner, Traffic
+from jitsu.core.waterfall import Waterfall
+from jitsu.host.network import GuestLink
+from jitsu.model import Service, State
+
+
+@dataclass(slots=True)
+class Run:
+    """What the daemon holds of one service."""
+
+    service: Service
+    summoner: Summoner
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    started: asyncio.Future[Instance | None] | None = None
+    """The guest of the current epoch, once it runs; None if it never did."""
+    link: GuestLink | None = None
+    """The owner of the address; None is Synjitsu."""
+    waterfall: Waterfall | None = None
+    waiters: list[asyncio.Future[None]] = field(default_factory=list)
+    last_request: float | None = None
+    flows: int = 0
+
+    def wake(self) -> None:
+        """Have those look again who wait for a change."""
+        waiters, self.waiters = self.waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def follow(self) -> None:
+        """Note in the waterfall what state the service is in now."""
+        summoner, waterfall = self.summoner, self.waterfall
+        if summoner.state is State.BOOTING and (not waterfall or waterfall.epoch != summoner.epoch):
+            # For a wish that was kept while the guest before was stopping.
+            name, epoch = self.service.name, summoner.epoch
+            self.waterfall = Waterfall(name, epoch, summoner.cause, summoner.since)
+        elif summoner.state is State.FAILED and waterfall:
+            waterfall.failed = (summoner.since, summoner.reason)
+
+    def ran(self) -> bool:
+        """Say whether the last summons got as far as to start its guest."""
+        return self.waterfall is not None and "exec" in self.waterfall.marks
+
+    def describe(self, traffic: Traffic | None) -> dict[str, object]:
+        """Return the row of `jitsu ls`, times on the daemon's clock."""
+        service, summoner = self.service, self.summoner
+        addresses = [service.address, *([service.address6] if service.address6 else [])]
+        last = max(self.last_request or 0.0, traffic.last if traffic else 0.0)
+        return {
+            "name": service.name,
+            "state": str(summoner.state),
+            "backend": service.backend,
+            "dns": list(service.dns),
+            "addresses": [str(address) for address in addresses],
+            "memory": service.memory,
+            "since": summoner.since or None,
+            "summons": summoner.summons,
+            "last_request": last or None,
+            "flows": traffic.flows if traffic else 0,
+            "reason": summoner.reason or None,
+        }
