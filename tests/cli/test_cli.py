@@ -81,7 +81,7 @@ def test_check_a_good_file(good: Path) -> None:
     before = sorted(good.parent.iterdir())
     code, said, complained = process("check", "-c", str(good))
     assert (code, complained) == (0, "")
-    assert said.replace("\n", "").startswith(f"{good}: 1 services, no mistakes")
+    assert said.replace("\n", "").startswith(f"{good}: 1 service, no mistakes")
     for what in ("root", "tap", "nftables", "qemu", "kvm"):
         assert what in said
     assert sorted(good.parent.iterdir()) == before, "something was started"

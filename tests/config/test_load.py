@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.elf import elf64
+from config.elf import bzimage, elf64
 from jitsu import config
 from jitsu.errors import ConfigError
 from jitsu.model import (
@@ -47,7 +47,7 @@ run = "/run/here"
 [[service]]
 name = "www"
 dns = ["WWW.jitsu.test.", "www.jitsu.test", "jitsu.test"]
-image = "www.elf"
+image = "linux"
 backend = "qemu"
 address = "10.1.255.254"
 address6 = "fd77::10"
@@ -87,6 +87,7 @@ def test_what_is_not_said(folder: Path) -> None:
 
 
 def test_all_that_can_be_said(folder: Path) -> None:
+    (folder / "linux").write_bytes(bzimage())
     loaded = load(folder, FULL)
     gateway = IPv4Address("10.1.0.9")
     listen = (
@@ -106,7 +107,7 @@ def test_all_that_can_be_said(folder: Path) -> None:
         Service(
             name=Name("www"),
             dns=("www.jitsu.test", "jitsu.test"),
-            image=str(folder / "www.elf"),
+            image=str(folder / "linux"),
             address=IPv4Address("10.1.255.254"),
             mac=mac_of("www"),
             address6=IPv6Address("fd77::10"),
@@ -121,6 +122,12 @@ def test_all_that_can_be_said(folder: Path) -> None:
             stop=StopMode.SHUTDOWN,
         ),
     )
+
+
+def test_the_longest_folder_that_a_socket_may_be_in(folder: Path) -> None:
+    run = "/run/" + "x" * 87
+    assert load(folder, WWW + f'[host]\nrun = "{run}"').host.run == run
+    assert len(f"{run}/xenstored.sock") == 107
 
 
 @pytest.mark.parametrize(

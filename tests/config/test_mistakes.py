@@ -12,6 +12,7 @@ from jitsu.errors import ConfigError
 WWW = '[[service]]\nname = "www"\nimage = "www.elf"\n'
 """Three lines, so that what is added to it is on line 4."""
 MAIL = '[[service]]\nname = "mail"\nimage = "www.elf"\n'
+BRIDGE = "is no name for a bridge; use 1 to 9 letters, digits and _, and not lo"
 KEYS = (
     "address, address6, answer, backend, boot_timeout, cmdline, dns, handoff, idle_after, image, "
     "memory, name, ready, stop, warm"
@@ -126,9 +127,27 @@ SHAPE = [
     (WWW + '[host]\nrun = "/\\u0000"', "5: run: '/\\x00' holds a NUL character; take it out"),
     (
         WWW + "[network]\nbridge = 'br-services'",
-        "5: bridge: 'br-services' should match pattern '^[A-Za-z0-9_]{1,9}$'",
+        f"5: bridge: 'br-services' {BRIDGE}",
+    ),
+    (WWW + "[network]\nbridge = 'lo'", f"5: bridge: 'lo' {BRIDGE}"),
+    (WWW + "[network]\nbridge = ''", f"5: bridge: '' {BRIDGE}"),
+    (WWW + "[network]\nbridge = 3", f"5: bridge: 3 {BRIDGE}"),
+    *(
+        (
+            WWW + f"[network]\nuplink = '{name}'",
+            f"5: uplink: '{name}' is no interface to put on a bridge; see `ip link`",
+        )
+        for name in ("eth 0", "eth0 ", "lo", ".", "a/b", "a" * 16)
+    ),
+    *(
+        (WWW + f"[host]\n{key} = ''", f"5: {key}: is empty; name a folder, or leave it out")
+        for key in ("run", "state")
     ),
     # Memory.
+    (
+        WWW + "memory = '16777217B'",
+        '4: memory: is no whole number of KiB; write it like "16MiB"',
+    ),
     (WWW + "memory = '1MiB'", "4: memory: too small; give at least 8MiB"),
     *(
         (
@@ -154,6 +173,26 @@ SHAPE = [
         "[network]\nsubnet6 = '10.77.0.0/24'\n" + WWW,
         "2: subnet6: '10.77.0.0/24' is not an IPv6 network",
     ),
+    *(
+        (
+            f"[network]\n{key} = '{network}'\n" + WWW,
+            f"2: {key}: '{network}' holds {kind} addresses, which no service can have; "
+            f'give one like "{"10.77.0.0/24" if key == "subnet" else "fd77::/64"}"',
+        )
+        for key, network, kind in [
+            ("subnet", "0.0.0.0/0", "unspecified"),
+            ("subnet", "0.0.0.0/24", "unspecified"),
+            ("subnet", "127.0.1.0/24", "loopback"),
+            ("subnet", "169.254.0.0/16", "link-local"),
+            ("subnet", "224.0.0.0/24", "multicast"),
+            ("subnet", "192.0.0.0/2", "multicast"),
+            ("subnet", "255.255.255.0/24", "reserved"),
+            ("subnet6", "::/0", "unspecified"),
+            ("subnet6", "::1/128", "loopback"),
+            ("subnet6", "fe80::/64", "link-local"),
+            ("subnet6", "ff02::/16", "multicast"),
+        ]
+    ),
     (
         "[directory]\nsummon_from = ['anywhere']\n" + WWW,
         "2: summon_from: 'anywhere' is not a network ('anywhere' does not appear to be an IPv4 or "
@@ -161,7 +200,7 @@ SHAPE = [
     ),
     (
         "[directory]\nlisten = []\n" + WWW,
-        "2: listen: [] should have at least 1 item after validation, not 0",
+        "2: listen: is empty; give at least one, or leave it out",
     ),
     (
         "[directory]\nlisten = ['10.77.0.1:0']\n" + WWW,
@@ -187,6 +226,7 @@ def not_yet(key: str, value: str, instead: str) -> tuple[str, str]:
     return WWW + f"{key} = {value if value.isdecimal() else repr(value)}", said
 
 
+LONG = "/run/" + "x" * 88
 READY = "is not known; use frame, tcp:PORT or delay:SECONDS"
 SENSE = [
     # What this version cannot do is refused, not ignored.
@@ -262,6 +302,25 @@ SENSE = [
             f"2: listen: {a} is no host address of subnet 10.77.0.0/24; choose one within it",
         )
         for a in ("10.77.0.0", "10.77.0.255")
+    ),
+    (
+        "[directory]\nlisten = ['10.77.0.1:53', '[fd77::1]:53', '10.77.0.1:53']\n" + WWW,
+        "2: listen: 10.77.0.1:53 is there twice; take one out",
+    ),
+    *(
+        (
+            f"[directory]\n{listen}forward = ['9.9.9.9:53', '10.77.0.1:53']\n" + WWW,
+            f"{line}: forward: 10.77.0.1:53 is where Jitsu itself listens; name another resolver",
+        )
+        for line, listen in ((2, ""), (3, "listen = ['10.77.0.1:53']\n"))
+    ),
+    (
+        WWW + f"[host]\nrun = '{LONG}'",
+        "5: run: is longer than the 92 bytes that a socket's folder may have; choose a shorter one",
+    ),
+    (
+        WWW + "stop = 'shutdown'",
+        "4: stop: shutdown presses a power button, which a PVH image has not; use destroy",
     ),
     (
         "[network]\nuplink = 'jitsu0'\n" + WWW,

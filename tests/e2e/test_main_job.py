@@ -250,6 +250,33 @@ def test_a_killed_daemon_leaves_what_its_heir_cleans_up(lab: Lab) -> None:
     assert lab.interfaces() == QUIET
 
 
+def test_a_bridge_that_was_there_is_left_as_it_was_by_a_killed_daemons_heir(lab: Lab) -> None:
+    def found() -> tuple[set[str], int | None]:
+        """Return the bridge's addresses, and of which bridge the uplink is a port."""
+        with lab.hosts.at(lab.hosts.host), IPRoute() as ipr:
+            (index,) = ipr.link_lookup(ifname="jitsu0")
+            dump = ipr.addr("dump", index=index, family=socket.AF_INET)
+            (uplink,) = ipr.link("get", ifname=UPLINK)
+            addresses = {dict(address["attrs"])["IFA_ADDRESS"] for address in dump}
+            return addresses, dict(uplink["attrs"]).get("IFLA_MASTER")
+
+    with lab.hosts.at(lab.hosts.host), IPRoute() as ipr:
+        ipr.link("add", ifname="jitsu0", kind="bridge", br_forward_delay=0)
+        ipr.addr(
+            "add", index=ipr.link_lookup(ifname="jitsu0")[0], address="192.0.2.1", prefixlen=24
+        )
+    before = found()
+    with lab.serve(WWW):
+        assert lab.process is not None
+        lab.process.kill()
+        lab.process.wait()
+    assert "10.77.0.1" in found()[0]
+    with lab.serve(WWW):
+        assert lab.curl("http://10.77.0.10/").returncode == 0
+    assert found() == before
+    assert lab.interfaces() == QUIET | {"jitsu0"}
+
+
 @contextmanager
 def starting(lab: Lab) -> Iterator[subprocess.Popen[bytes]]:
     """Start a daemon; it has not set up anything yet."""

@@ -42,7 +42,9 @@ def command(
     else:
         console = Console(highlight=False)
         if checked:
-            console.print(f"{config}: {len(checked.services)} services, no mistakes")
+            count = len(checked.services)
+            noun = "service" if count == 1 else "services"
+            console.print(f"{config}: {count} {noun}, no mistakes")
         for finding in findings:
             mark = (
                 "[green]yes[/]"

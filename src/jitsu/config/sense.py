@@ -1,12 +1,13 @@
 """What must make sense together in a configuration whose shape is right."""
 
 import hashlib
+import os
 import re
 from collections.abc import Hashable, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 
-from jitsu.config.image import ImageError, image_kind
+from jitsu.config.image import ImageError, ImageKind, image_kind
 from jitsu.config.lines import Location
 from jitsu.config.shape import FileShape, ServiceShape
 from jitsu.model import (
@@ -30,6 +31,10 @@ from jitsu.model import (
 _BACKENDS = ("auto", "qemu")
 _HANDOFFS = (Handoff.AUTO, Handoff.REPLAY, Handoff.NONE)
 _STOPS = (StopMode.DESTROY, StopMode.SHUTDOWN)
+_SOCKET_PATH_MAX = 107
+"""Bytes (unix(7): sun_path, without the NUL at its end)."""
+_SOCKET = "xenstored.sock"
+"""The longest name of a socket in the run folder."""
 
 
 class Sense:
@@ -52,11 +57,11 @@ class Sense:
             self._service(i, service, addresses[i]) for i, service in enumerate(self._shape.service)
         )
         self._unique(services, {network.gateway, *self._listen})
-        host = self._shape.host
+        host = self._host()
         for i, service in enumerate(services):
             if service.memory > host.memory:
                 self._blame(("service", i, "memory"), "memory: more than [host] memory allows")
-        return Config(directory, network, HostConfig(host.memory, host.state, host.run), services)
+        return Config(directory, network, host, services)
 
     def _blame(self, location: Location, what: str) -> None:
         self.mistakes.append((location, what))
@@ -82,6 +87,14 @@ class Sense:
             self._blame(("network", "uplink"), "uplink: is the bridge itself; name another one")
         return NetworkConfig(shape.bridge, subnet, shape.subnet6, gateway, probe, shape.uplink)
 
+    def _host(self) -> HostConfig:
+        host = self._shape.host
+        if len(os.fsencode(Path(host.run) / _SOCKET)) > _SOCKET_PATH_MAX:
+            most = _SOCKET_PATH_MAX - len(_SOCKET) - 1
+            what = f"is longer than the {most} bytes that a socket's folder may have"
+            self._blame(("host", "run"), f"run: {what}; choose a shorter one")
+        return HostConfig(host.memory, host.state, host.run)
+
     def _directory(self, network: NetworkConfig) -> DirectoryConfig:
         shape = self._shape.directory
         listen = shape.listen or [Endpoint(network.gateway, 53)]
@@ -89,6 +102,12 @@ class Sense:
             if endpoint.address.is_unspecified:
                 what = "a wildcard cannot say which address answers; name each address"
                 self._blame(("directory", "listen"), f"listen: {endpoint}: {what}")
+        for twice in sorted({str(e) for e in listen if listen.count(e) > 1}):
+            self._blame(("directory", "listen"), f"listen: {twice} is there twice; take one out")
+        for endpoint in shape.forward:
+            if endpoint in listen:
+                what = "is where Jitsu itself listens; name another resolver"
+                self._blame(("directory", "forward"), f"forward: {endpoint} {what}")
         near: list[IPv4Network | IPv6Network] = [network.subnet]
         near += [network.subnet6] if network.subnet6 else []
         allowed = near if shape.summon_from is None else shape.summon_from
@@ -179,7 +198,10 @@ class Sense:
         try:
             if not path.exists() and "/" not in image and carried.exists():
                 path = carried
-            image_kind(path)
+            kind = image_kind(path)
+            if kind is ImageKind.PVH and self._shape.service[i].stop is StopMode.SHUTDOWN:
+                what = "stop: shutdown presses a power button, which a PVH image has not"
+                self._blame(("service", i, "stop"), f"{what}; use destroy")
         except (ImageError, OSError) as error:
             said = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else error
             what = f"image: {path} {said}; give a PVH ELF or a Linux bzImage"

@@ -12,6 +12,15 @@ from jitsu.config.lines import Location
 from jitsu.model import Answer, Endpoint, Handoff, StopMode
 
 _UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_NOBODYS = {
+    "unspecified": ("0.0.0.0/8", "::/128"),
+    "loopback": ("127.0.0.0/8", "::1/128"),
+    "link-local": ("169.254.0.0/16", "fe80::/10"),
+    "multicast": ("224.0.0.0/4", "ff00::/8"),
+    "reserved": ("240.0.0.0/4",),
+}
+"""Networks that no service can be in (RFC 6890)."""
+_INTERFACE = re.compile(r"(?!(?:lo|\.|\.\.)$)[^\s/:]{1,15}")
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 MEMORY_MIN = 8 << 20
 """QEMU's microvm and the smallest guests need this much."""
@@ -72,6 +81,7 @@ def _network4(value: object) -> IPv4Network:
     network = _network(value)
     if network.version != 4 or network.prefixlen > 29:
         raise ValueError(f"{value!r} has no room for services; give an IPv4 network of /29 or more")
+    _somebodys(network, '"10.77.0.0/24"')
     return network
 
 
@@ -79,7 +89,36 @@ def _network6(value: object) -> IPv6Network:
     network = _network(value)
     if network.version != 6:
         raise ValueError(f"{value!r} is not an IPv6 network")
+    _somebodys(network, '"fd77::/64"')
     return network
+
+
+def _somebodys(network: IPv4Network | IPv6Network, example: str) -> None:
+    """Raise ValueError for a network that holds addresses which no service can have."""
+    for kind, ranges in _NOBODYS.items():
+        for nobodys in map(ip_network, ranges):
+            if nobodys.version == network.version and network.overlaps(cast(Any, nobodys)):
+                what = f"'{network}' holds {kind} addresses, which no service can have"
+                raise ValueError(f"{what}; give one like {example}")
+
+
+def _bridge(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9_]{1,9}", value) or value == "lo":
+        what = "is no name for a bridge; use 1 to 9 letters, digits and _, and not lo"
+        raise ValueError(f"{value!r} {what}")
+    return value
+
+
+def _uplink(value: object) -> str:
+    if not isinstance(value, str) or not (value == "" or _INTERFACE.fullmatch(value)):
+        raise ValueError(f"{value!r} is no interface to put on a bridge; see `ip link`")
+    return value
+
+
+def _folder(value: object) -> object:
+    if value == "":
+        raise ValueError("is empty; name a folder, or leave it out")
+    return _text(value)
 
 
 def _address(version: int) -> BeforeValidator:
@@ -98,6 +137,7 @@ def _address(version: int) -> BeforeValidator:
 Memory = Annotated[int, BeforeValidator(_memory)]
 Label = Annotated[str, BeforeValidator(_label)]
 Text = Annotated[str, BeforeValidator(_text)]
+Folder = Annotated[str, BeforeValidator(_folder)]
 Domain = Annotated[str, BeforeValidator(_domain)]
 Listener = Annotated[Endpoint, BeforeValidator(_endpoint)]
 AnyNetwork = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
@@ -120,18 +160,18 @@ class DirectoryShape(_Table):
 class NetworkShape(_Table):
     """`[network]`: interface names derive from `bridge`, which is why it is short."""
 
-    bridge: str = Field("jitsu0", pattern=r"^[A-Za-z0-9_]{1,9}$")
+    bridge: Annotated[str, BeforeValidator(_bridge)] = "jitsu0"
     subnet: Annotated[IPv4Network, BeforeValidator(_network4)] = IPv4Network("10.77.0.0/24")
     subnet6: Annotated[IPv6Network, BeforeValidator(_network6)] | None = None
-    uplink: Text = Field("", max_length=15)
+    uplink: Annotated[str, BeforeValidator(_uplink)] = ""
 
 
 class HostShape(_Table):
     """`[host]`."""
 
     memory: Memory = 2 << 30
-    state: Text = "/var/lib/jitsu"
-    run: Text = "/run/jitsu"
+    state: Folder = "/var/lib/jitsu"
+    run: Folder = "/run/jitsu"
 
 
 class ServiceShape(_Table):
@@ -143,7 +183,7 @@ class ServiceShape(_Table):
     backend: Literal["auto", "spt", "hvt", "qemu", "xen", "libvirt", "process"] = "auto"
     address: Annotated[IPv4Address, _address(4)] | None = None
     address6: Annotated[IPv6Address, _address(6)] | None = None
-    memory: Annotated[Memory, Field(ge=MEMORY_MIN)] = 16 << 20
+    memory: Annotated[Memory, Field(ge=MEMORY_MIN, multiple_of=1 << 10)] = 16 << 20
     cmdline: Text = Field("", max_length=1024)
     handoff: Handoff = Field(Handoff.AUTO, strict=False)
     answer: Answer = Field(Answer.AT_ONCE, strict=False)
@@ -186,13 +226,23 @@ def mistake_of(detail: ErrorDetails) -> tuple[Location, str]:
             return location, "service: is no list of tables; begin each with [[service]]"
         case "model_type":
             return location, f"{key}: is no table; begin it with [{key}]"
+        case _:
+            return location, f"{key}: {_wrong_value(key, detail)}"
+
+
+def _wrong_value(key: str, detail: ErrorDetails) -> str:
+    match detail["type"]:
         case "value_error":
-            return location, f"{key}: {cast(Any, detail)['ctx']['error']}"
+            return str(cast(Any, detail)["ctx"]["error"])
         case "greater_than_equal" if key == "memory":
-            return location, f"memory: too small; give at least {MEMORY_MIN >> 20}MiB"
+            return f"too small; give at least {MEMORY_MIN >> 20}MiB"
+        case "multiple_of" if key == "memory":
+            return 'is no whole number of KiB; write it like "16MiB"'
+        case "too_short":
+            return "is empty; give at least one, or leave it out"
         case _:
             said = re.sub(r"^\w+ should", "should", detail["msg"])
-            return location, f"{key}: {detail['input']!r} {said}"
+            return f"{detail['input']!r} {said}"
 
 
 def _suggestion(location: Location, key: str) -> str:
