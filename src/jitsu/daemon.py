@@ -111,8 +111,11 @@ class Daemon:
                 await self._stop_all()
                 if self._timer:
                     self._timer.cancel()
-        except* HostError as group:
+        # Not `except*`: until Python 3.11.4 what it raises comes out wrapped in a group.
+        except ExceptionGroup as group:
             first = group.exceptions[0]
+            if not isinstance(first, HostError):
+                raise
             raise HostError(f"the network has gone: {first}; start the daemon again") from first
         finally:
             self._late.flush()

@@ -17,6 +17,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -121,17 +122,39 @@ OPEN(open64, const char *path, int flags)
 #define FOLDER folder
 OPEN(openat, int folder, const char *path, int flags)
 
-/* oxenstored's socket has its path compiled in: $JITSU_BENCH_SOCKET moves it. */
+/*
+ * oxenstored's folder has its path compiled in: $JITSU_BENCH_SOCKET moves the socket. It removes the
+ * socket before it binds, which on a host with Xen would be the live store's.
+ */
+static const char *moved(const char *path)
+{
+	const char *instead = getenv("JITSU_BENCH_SOCKET");
+
+	return instead && strstr(path, "xenstored/socket") ? instead : path;
+}
+
 int bind(int fd, const struct sockaddr *address, socklen_t length)
 {
 	const struct sockaddr_un *asked = (const void *)address;
-	const char *instead = getenv("JITSU_BENCH_SOCKET");
-	struct sockaddr_un moved = { .sun_family = AF_UNIX };
+	struct sockaddr_un own = { .sun_family = AF_UNIX };
 
-	if (instead && address->sa_family == AF_UNIX && strstr(asked->sun_path, "xenstored/socket")) {
-		strncpy(moved.sun_path, instead, sizeof(moved.sun_path) - 1);
-		address = (const void *)&moved;
-		length = sizeof(moved);
+	if (address->sa_family == AF_UNIX && moved(asked->sun_path) != asked->sun_path) {
+		strncpy(own.sun_path, moved(asked->sun_path), sizeof(own.sun_path) - 1);
+		address = (const void *)&own;
+		length = sizeof(own);
 	}
 	return (int)syscall(SYS_bind, fd, address, length);
 }
+
+int unlink(const char *path)
+{
+	return (int)syscall(SYS_unlinkat, AT_FDCWD, moved(path), 0);
+}
+
+int chmod(const char *path, mode_t mode)
+{
+	return (int)syscall(SYS_fchmodat, AT_FDCWD, moved(path), mode);
+}
+
+/* What its folder would be made with, it has: its own. */
+int mkdir(const char *path, mode_t mode) { return 0; }
