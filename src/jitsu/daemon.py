@@ -25,8 +25,8 @@ from structlog.typing import FilteringBoundLogger
 
 from jitsu.backends.base import Backend, Instance
 from jitsu.core import directory as dns
+from jitsu.core import events, synjitsu
 from jitsu.core import summon as summoning
-from jitsu.core import synjitsu
 from jitsu.core.admission import Gatekeeper
 from jitsu.core.deadlines import Deadlines
 from jitsu.core.waterfall import Waterfall
@@ -35,7 +35,7 @@ from jitsu.host.guests import Guests
 from jitsu.host.log import Late
 from jitsu.host.network import Network
 from jitsu.model import Cause, Config, Epoch, Name, Service, State, StopMode
-from jitsu.run import Run
+from jitsu.run import BootWatch, Run
 
 _DIRECTORY, _SYNJITSU = "the directory", "synjitsu"
 
@@ -138,7 +138,7 @@ class Daemon:
 
     def frame(self, data: bytes) -> None:
         """Take a frame that has reached Synjitsu's port."""
-        self._tell_synjitsu(synjitsu.Arrived(data))
+        self._tell_synjitsu(events.Arrived(data))
 
     async def summon(self, name: Name) -> State:
         """Summon a service for the operator; return the state that it comes to. May raise."""
@@ -229,7 +229,7 @@ class Daemon:
         self._deadlines.set(name, summoner.deadline())
         self._arm()
 
-    def _tell_synjitsu(self, event: synjitsu.Event) -> None:
+    def _tell_synjitsu(self, event: events.Event) -> None:
         self._emit(self.synjitsu.handle(event, self._clock()))
         self._deadlines.set(_SYNJITSU, self.synjitsu.deadline())
         self._arm()
@@ -274,7 +274,7 @@ class Daemon:
         finally:
             self._draining = False
 
-    def _perform(self, effect: dns.Effect | synjitsu.Effect | summoning.Effect) -> None:  # noqa: C901, PLR0912
+    def _perform(self, effect: dns.Effect | events.Effect | summoning.Effect) -> None:
         match effect:
             case dns.Respond(client, data):
                 # After what the query has set off has begun: nobody can use the answer sooner.
@@ -283,18 +283,45 @@ class Daemon:
                 self._wish(name, Cause.DNS)
             case dns.Forward():
                 self._resolver.forward(effect)
-            case synjitsu.Send(frame):
+            case (
+                summoning.Boot()
+                | summoning.Look()
+                | summoning.Fence()
+                | summoning.HandOver()
+                | summoning.Stop()
+                | summoning.Admit()
+                | summoning.Entered()
+            ):
+                self._perform_summoners(effect)
+            case _:
+                self._perform_synjitsus(effect)
+
+    def _perform_synjitsus(self, effect: events.Effect) -> None:
+        match effect:
+            case events.Send(frame):
                 self._network.send(frame)
-            case synjitsu.SendToGuest(name, frame):
+            case events.SendToGuest(name, frame):
                 if (instance := self._instance(self._runs[name])) is not None:
                     instance.link.send(frame)
-            case synjitsu.Wake(name, cause):
+            case events.Wake(name, cause):
                 self._wish(name, cause)
-            case synjitsu.Heard(name):
+            case events.Track(name):
+                self._start(self._track(effect))
+            case events.Commit(name, epoch, flows):
+                self._guests.commit(name, epoch, flows)
+                self._tell_synjitsu(events.Committed(name, epoch))
+            case events.Clear(name):
+                self._guests.clear(name)
+            case events.Heard(name):
                 self._mark(name, "first frame", span="boot", since="exec")
-            case synjitsu.CanServe(name):
+            case events.CanServe(name):
                 self._mark(name, "can serve", span="get ready", since="first frame")
                 self._tell_summoner(name, summoning.Ready(self._runs[name].summoner.epoch))
+            case _:
+                assert_never(effect)
+
+    def _perform_summoners(self, effect: summoning.Effect) -> None:
+        match effect:
             case summoning.Boot(service, epoch):
                 self._boot(service, epoch)
             case summoning.Look(service):
@@ -318,7 +345,7 @@ class Daemon:
         level = self._log.warning if reason else self._log.info
         told = {"service": service.name, "epoch": run.summoner.epoch, "reason": reason or None}
         self._late.write(partial(level, str(state), **told))
-        self._tell_synjitsu(synjitsu.StateEntered(service.name, state))
+        self._tell_synjitsu(events.StateEntered(service.name, state, run.summoner.epoch))
         self.asked_state(service.name, state)
         run.wake()
 
@@ -353,7 +380,8 @@ class Daemon:
         service, started = run.service, run.started
         assert started is not None
         self._mark(service.name, "boot")
-        watch = _Watch(self, service.name, started)
+        sent = partial(self._guest_sent, service.name)
+        watch = BootWatch(partial(self._mark, service.name), sent, started)
         try:
             backend = self._backends[service.backend]
             instance = await backend.boot(service, epoch, self._network, watch)
@@ -363,12 +391,26 @@ class Daemon:
             self._tell_summoner(service.name, summoning.Gone(epoch, str(error)))
             return
         watch.begin(instance)
-        presence = self._guests.enter(service, instance.link)
+        wrote = partial(self._wrote, service.name, epoch)
+        presence = self._guests.enter(service, epoch, instance.link, wrote)
         exit_ = await instance.gone
         presence.leave()
         await self._take_over(run)
         run.started = None
         self._tell_summoner(service.name, summoning.Gone(epoch, exit_.reason, exit_.clean))
+
+    def _guest_sent(self, name: Name, frame: bytes) -> None:
+        self._tell_synjitsu(events.GuestSent(name, frame))
+
+    def _wrote(self, name: Name, epoch: Epoch, word: bytes) -> None:
+        """Take a guest's word on the hand-over."""
+        self._tell_synjitsu(events.GuestWrote(name, epoch, word))
+
+    async def _track(self, effect: events.Track) -> None:
+        run = self._runs[effect.name]
+        async with run.tracking:  # in their order
+            await self._network.track(run.service, effect.opened, effect.ended)
+        self._tell_synjitsu(events.Tracked(effect.name))
 
     async def _hand_over(self, service: Service) -> None:
         """Let the guest own its address, and send it what was held."""
@@ -378,17 +420,17 @@ class Daemon:
             serves = run.summoner.state is State.AWAKE and run.link is None
             if instance is None or instance.gone.done() or not serves:
                 return
-            self._tell_synjitsu(synjitsu.Moving(service.name))
+            self._tell_synjitsu(events.Moving(service.name))
             try:
                 await self._network.own(service, instance.link)
             except HostError as error:
                 # The guest has died under us; `gone` follows.
                 self._log.warning("hand-over failed", service=service.name, reason=str(error))
                 await self._network.own(service, None)
-                self._tell_synjitsu(synjitsu.Moved(service.name, to_guest=False))
+                self._tell_synjitsu(events.Moved(service.name, to_guest=False))
                 return
             run.link = instance.link
-            self._tell_synjitsu(synjitsu.Moved(service.name, to_guest=True))
+            self._tell_synjitsu(events.Moved(service.name, to_guest=True))
             self._mark(service.name, "handed over", span="hand over", since="can serve")
             instance.link.deafen()
 
@@ -397,10 +439,10 @@ class Daemon:
         async with run.lock:
             if run.link is None:
                 return
-            self._tell_synjitsu(synjitsu.Moving(run.service.name))
+            self._tell_synjitsu(events.Moving(run.service.name))
             await self._network.own(run.service, None)
             run.link = None
-            self._tell_synjitsu(synjitsu.Moved(run.service.name, to_guest=False))
+            self._tell_synjitsu(events.Moved(run.service.name, to_guest=False))
 
     async def _look(self, service: Service) -> None:
         traffic = await self._network.traffic([service])
@@ -435,35 +477,3 @@ class Daemon:
 
     def _instance(self, run: Run) -> Instance | None:
         return run.started.result() if run.started is not None and run.started.done() else None
-
-
-_SPANS = {"tap": ("make tap", "boot"), "exec": ("exec", "tap"), "plugged": ("plug", "exec")}
-"""Which span each stage of a boot closes, and since when."""
-
-
-class _Watch:
-    """Follows one boot for the daemon; frames that come before `boot` has returned wait for it."""
-
-    def __init__(
-        self, daemon: Daemon, name: Name, started: asyncio.Future[Instance | None]
-    ) -> None:
-        self._daemon = daemon
-        self._name = name
-        self._started = started
-        self._early: list[bytes] = []
-
-    def stage(self, name: str) -> None:
-        span, since = _SPANS[name]
-        self._daemon._mark(self._name, name, span=span, since=since)
-
-    def begin(self, instance: Instance) -> None:
-        """The guest runs: let its frames be seen."""
-        self._started.set_result(instance)
-        for frame in self._early:
-            self.on_frame(frame)
-
-    def on_frame(self, frame: bytes) -> None:
-        if self._started.done():
-            self._daemon._tell_synjitsu(synjitsu.GuestSent(self._name, frame))
-        elif len(self._early) < 64:
-            self._early.append(frame)

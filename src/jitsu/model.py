@@ -97,6 +97,22 @@ Ready = ReadyOnFrame | ReadyOnTcp | ReadyOnDelay
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """What a guest can go on with of connections that were opened for it.
+
+    It takes over at most `connections`, and of each at most `window` bytes. `mss` is the largest
+    segment that it takes, `window_scale` the shift of its own windows, if it knows of such.
+    """
+
+    connections: int
+    window: int
+    mss: int = 1460
+    window_scale: int | None = None
+    sack: bool = False
+    timestamps: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """A name that a unikernel answers, booted when somebody asks.
 
@@ -113,6 +129,8 @@ class Service:
     memory: int = 16 << 20
     cmdline: str = ""
     handoff: Handoff = Handoff.AUTO
+    terms: Terms | None = None
+    """On which connections are opened for it, if they are."""
     answer: Answer = Answer.AT_ONCE
     ready: Ready = ReadyOnFrame()
     idle_after: float = 120.0

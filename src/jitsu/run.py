@@ -1,7 +1,9 @@
 """What the daemon holds of one service, and how it tells of it."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from jitsu.backends.base import Instance
 from jitsu.core.summon import Summoner, Traffic
@@ -17,6 +19,7 @@ class Run:
     service: Service
     summoner: Summoner
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    tracking: asyncio.Lock = field(default_factory=asyncio.Lock)
     started: asyncio.Future[Instance | None] | None = None
     """The guest of the current epoch, once it runs; None if it never did."""
     link: GuestLink | None = None
@@ -65,3 +68,49 @@ class Run:
             "flows": traffic.flows if traffic else 0,
             "reason": summoner.reason or None,
         }
+
+
+_SPANS = {"tap": ("make tap", "boot"), "exec": ("exec", "tap"), "plugged": ("plug", "exec")}
+"""Which span each stage of a boot closes, and since when."""
+_EARLY_MAX = 64
+"""Frames that a guest may send within the microseconds of its start."""
+
+
+class Mark(Protocol):
+    """Notes the time in a waterfall."""
+
+    def __call__(self, mark: str, *, span: str = "", since: str = "") -> None:
+        """Note that `mark` is now; it ends `span`, which began with `since`."""
+
+
+class BootWatch:
+    """Follows one boot for the daemon; frames that come before `boot` has returned wait for it."""
+
+    def __init__(
+        self,
+        mark: Mark,
+        sent: Callable[[bytes], None],
+        started: asyncio.Future[Instance | None],
+    ) -> None:
+        self._mark = mark
+        self._sent = sent
+        self._started = started
+        self._early: list[bytes] = []
+
+    def stage(self, name: str) -> None:
+        """Note a stage of the boot."""
+        span, since = _SPANS[name]
+        self._mark(name, span=span, since=since)
+
+    def begin(self, instance: Instance) -> None:
+        """The guest runs: let its frames be seen."""
+        self._started.set_result(instance)
+        for frame in self._early:
+            self._sent(frame)
+
+    def on_frame(self, frame: bytes) -> None:
+        """Take a frame of the guest's."""
+        if self._started.done():
+            self._sent(frame)
+        elif len(self._early) < _EARLY_MAX:
+            self._early.append(frame)

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 from config.elf import elf64
 from jitsu.backends.base import Exit
 from jitsu.backends.qemu import Qemu, QemuBackend
+from jitsu.core.segment import Ends
 from jitsu.core.summon import Traffic
 from jitsu.errors import HostError
 from jitsu.host.network import FrameHandler, GuestLink, StorePort
@@ -81,6 +82,9 @@ class Nowhere:
 
     async def own(self, service: Service, link: GuestLink | None) -> None:
         """Nobody sends anything."""
+
+    async def track(self, service: Service, opened: Sequence[Ends], ended: Sequence[Ends]) -> None:
+        """Nobody has connections."""
 
     async def traffic(self, services: list[Service]) -> dict[str, Traffic]:
         return {service.name: Traffic(0.0, 0) for service in services}

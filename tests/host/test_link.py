@@ -13,7 +13,7 @@ from pyroute2 import IPRoute
 
 from host import kernel
 from host.kernel import BRIDGE, CLIENT, MAIL, NETWORK, SUBNET, WWW, Lab
-from jitsu.core.synjitsu import OWN_MAC
+from jitsu.core.readiness import OWN_MAC
 from jitsu.errors import HostError
 from jitsu.host.link import KernelNetwork, kernel_network
 from jitsu.host.network import GuestLink

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from jitsu.backends.fake import Script
-from jitsu.core.synjitsu import HELD_FRAMES_MAX
+from jitsu.core.sleeper import HELD_FRAMES_MAX
 from jitsu.model import Answer, ReadyOnTcp, Service, State
 from jitsu.testing import clock
 from jitsu.testing.peer import PORT, Outcome

@@ -22,12 +22,13 @@ on sleeping services would fill its table, which then drops everybody's packets.
 
 import ctypes
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
-from jitsu.core.synjitsu import OWN_MAC
+from jitsu.core.readiness import OWN_MAC
+from jitsu.core.segment import Ends
 from jitsu.errors import HostError
 from jitsu.model import Mac, Service
 
@@ -107,6 +108,20 @@ class Firewall:
         except _GoneError:
             self._reinstall()
 
+    def track(self, service: Service, opened: Sequence[Ends], ended: Sequence[Ends]) -> None:
+        """Put connections into the set of the open ones, or take them out. Raises HostError."""
+        name = f"bridge {self._table} open{self._numbers[service.name]}"
+        commands = "".join(
+            f"{verb} element {name} {{ {', '.join(map(_element, some))} }}\n"
+            # To delete what is not there would be an error, so it is added first.
+            for verb, some in (("add", [*opened, *ended]), ("delete", ended))
+            if some
+        )
+        try:
+            self._nft.run(commands)
+        except _GoneError:
+            self._reinstall()
+
     def _flows(self, service: Service) -> int:
         return sum(1 for _ in self._elements(f"open{self._numbers[service.name]}"))
 
@@ -155,6 +170,10 @@ class Firewall:
             senders=", ".join(f'"{port}" : jump from{i}' for i, (port, _) in numbered),
             receivers=", ".join(f'"{port}" : jump to{i}' for i, (port, _) in numbered),
         )
+
+
+def _element(ends: Ends) -> str:
+    return f"{ends.peer} . {ends.peer_port} . {ends.port}"
 
 
 def link_local(mac: Mac) -> IPv6Address:

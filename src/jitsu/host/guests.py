@@ -4,19 +4,23 @@
     /local/domain/<domid>/domid     its own number
     /local/domain/<domid>/ip        its address, in the form of the option `ip=`
     /local/domain/<domid>/data      the guest's own: what it wants to tell
-    /conduit/<service>              the domid under which the service runs now
+    /conduit/<service>              the domid under which the service runs now, and below it
+                                    how connections are handed over to it (`core.handoff`)
 
 Numbers are not used again as long as there are others: who remembers one finds nothing, rather
 than somebody else.
 """
 
 import asyncio
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
-from jitsu.core.synjitsu import OWN_MAC
+from jitsu.core import handoff
+from jitsu.core.flows import Flow
+from jitsu.core.readiness import OWN_MAC
 from jitsu.core.xenstore import tree
-from jitsu.core.xenstore.access import NONE, READ, Actor, Given
+from jitsu.core.xenstore.access import NONE, READ, WRITE, Actor, Given
 from jitsu.core.xenstore.connection import Connection
 from jitsu.core.xenstore.link import Closed, Effect, Opened, Received, Send, StoreLink
 from jitsu.core.xenstore.path import home_of, names
@@ -24,7 +28,7 @@ from jitsu.core.xenstore.space import Space
 from jitsu.errors import HostError
 from jitsu.host.network import GuestLink, StorePort
 from jitsu.host.xenstored import Xenstored
-from jitsu.model import NetworkConfig, Service
+from jitsu.model import Epoch, Name, NetworkConfig, Service
 from jitsu.wire.ethernet import EtherType, Frame, encode
 
 _DOMID_MAX = 0x7FEF
@@ -41,43 +45,60 @@ class Guests:
         for domid in xenstored.domains():  # an earlier daemon's guests have ended with it
             self._forget(domid, b"/conduit")
 
-    def enter(self, service: Service, link: GuestLink) -> "Presence":
-        """Let a guest into the store, whose link it is."""
+    def enter(
+        self, service: Service, epoch: Epoch, link: GuestLink, told: Callable[[bytes], None]
+    ) -> "Presence":
+        """Let a guest into the store, whose link it is; `told` gets its word on the hand-over."""
         domid = self._last % _DOMID_MAX + 1
         while domid in self._present:
             domid = domid % _DOMID_MAX + 1
         self._last = domid
         self._present.add(domid)
-        self._xenstored.edit(partial(self._publish, service, domid))
+        self._xenstored.edit(partial(self._publish, service, epoch, domid))
         self._xenstored.introduce(domid)
-        return Presence(self, self._xenstored, service, domid, link)
+        word = handoff.word_of(service.name, epoch)
+        self._xenstored.observe(word, told)
+        leave = partial(self._xenstored.ignore, word)
+        return Presence(self, self._xenstored, service, domid, link, leave)
+
+    def commit(self, name: Name, epoch: Epoch, flows: Sequence[Flow]) -> None:
+        """Give a guest its connections, in one transaction."""
+
+        def write(space: Space) -> None:
+            for path, value in handoff.commit(name, epoch, flows):
+                _write(space, path, value)
+
+        self._xenstored.edit(write)
+
+    def clear(self, name: Name) -> None:
+        """Forget the connections that a guest has imported."""
+        self._xenstored.edit(partial(_remove, handoff.cleared(name)))
 
     def leave(self, presence: "Presence") -> None:
         """Forget a guest that is gone."""
         self._present.discard(presence.domid)
-        self._forget(presence.domid, _conduit(presence.service))
+        self._forget(presence.domid, handoff.conduit(presence.service.name))
 
-    def _publish(self, service: Service, domid: int, space: Space) -> None:
+    def _publish(self, service: Service, epoch: Epoch, domid: int, space: Space) -> None:
         home = home_of(domid)
-        _make(space, home, Given(0, NONE, ((domid, READ),), None))
+        its = Given(0, NONE, ((domid, READ),), None)
+        _make(space, home, its)
         _make(space, home + b"/data", Given(domid, NONE, (), None))
         _write(space, home + b"/name", service.name.encode())
         _write(space, home + b"/domid", b"%d" % domid)
         _write(space, home + b"/ip", address(service, self._network).encode())
-        _write(space, _conduit(service), b"%d" % domid)
+        conduit = handoff.conduit(service.name)
+        _remove((conduit,), space)
+        _write(space, conduit, b"%d" % domid)
+        space.permit(conduit, names(conduit), its)
+        for path, value in handoff.beginning(service.name, epoch):
+            _write(space, path, value)
+        word = handoff.word_of(service.name, epoch)
+        _make(space, word, Given(0, NONE, ((domid, READ | WRITE),), None))
 
     def _forget(self, domid: int, conduit: bytes) -> None:
-        def remove(space: Space) -> None:
-            for path in (home_of(domid), conduit):
-                if tree.find(space.root, names(path)) is not None:
-                    space.remove(path, names(path))
-
-        self._xenstored.edit(remove)
+        self._xenstored.edit(partial(_remove, (home_of(domid), conduit)))
         self._xenstored.release(domid)
-
-
-def _conduit(service: Service) -> bytes:
-    return b"/conduit/" + service.name.encode()
 
 
 def _make(space: Space, path: bytes, perms: Given) -> None:
@@ -89,6 +110,12 @@ def _write(space: Space, path: bytes, value: bytes) -> None:
     space.write(path, names(path), value)
 
 
+def _remove(paths: Sequence[bytes], space: Space) -> None:
+    for path in paths:
+        if tree.find(space.root, names(path)) is not None:
+            space.remove(path, names(path))
+
+
 def address(service: Service, network: NetworkConfig) -> str:
     """Return a guest's address as Linux's nfsroot.rst has it."""
     return f"{service.address}::{network.gateway}:{network.subnet.netmask}:{service.name}::off"
@@ -98,11 +125,18 @@ class Presence:
     """One guest in the store: its link, and a connection for each session of that."""
 
     def __init__(
-        self, guests: Guests, xenstored: Xenstored, service: Service, domid: int, link: GuestLink
+        self,
+        guests: Guests,
+        xenstored: Xenstored,
+        service: Service,
+        domid: int,
+        link: GuestLink,
+        ignore: Callable[[], None],
     ) -> None:
         self.service = service
         self.domid = domid
         self._guests = guests
+        self._ignore = ignore
         self._xenstored = xenstored
         self._session = StoreLink()
         self._connection: Connection | None = None
@@ -117,6 +151,7 @@ class Presence:
 
     def leave(self) -> None:
         """The guest is gone."""
+        self._ignore()
         if self._port is not None:
             self._port.close()
             self._port = None

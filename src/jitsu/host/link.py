@@ -9,14 +9,15 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from ipaddress import IPv4Address
 
+from jitsu.core.readiness import OWN_MAC
+from jitsu.core.segment import Ends
 from jitsu.core.summon import Traffic
-from jitsu.core.synjitsu import OWN_MAC
 from jitsu.errors import HostError
 from jitsu.host import netlink
 from jitsu.host.bridge import Bridge, port_settings
@@ -241,6 +242,12 @@ class KernelNetwork:
             for s in services
             for flows in [usage[s.name].flows]
         }
+
+    async def track(self, service: Service, opened: Sequence[Ends], ended: Sequence[Ends]) -> None:
+        """Tell nftables."""
+        loop = asyncio.get_running_loop()
+        track = self._firewall.track
+        await loop.run_in_executor(self._nftables, track, service, opened, ended)
 
     async def forget(self, service: Service) -> None:
         """Have nftables forget what a guest that is no more had open."""

@@ -6,9 +6,10 @@ for a service's MAC address is one entry of the bridge's forwarding table, its *
 and may send to it alone, past the bridge.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from jitsu.core.segment import Ends
 from jitsu.core.summon import Traffic
 from jitsu.model import Service
 
@@ -71,6 +72,9 @@ class Network(Protocol):
 
         Frames go to the new owner from the moment that this returns. Raises HostError.
         """
+
+    async def track(self, service: Service, opened: Sequence[Ends], ended: Sequence[Ends]) -> None:
+        """Count connections among those that are open, or no more, whatever their guest sent."""
 
     async def traffic(self, services: list[Service]) -> dict[str, Traffic]:
         """Return by name how the services are used, `Traffic.last` on the monotonic clock."""

@@ -16,9 +16,11 @@ from typing import Protocol, cast
 
 from structlog.typing import FilteringBoundLogger
 
+from jitsu.core.xenstore import tree
 from jitsu.core.xenstore.access import Actor
 from jitsu.core.xenstore.connection import Connection
 from jitsu.core.xenstore.journal import Introduced
+from jitsu.core.xenstore.path import names
 from jitsu.core.xenstore.server import Server
 from jitsu.core.xenstore.space import Space
 from jitsu.core.xenstore.store import DOM0, Close, Effect, Persist, Send
@@ -111,6 +113,7 @@ class Xenstored:
         self._journal = journal
         self._log = log
         self._channels: dict[int, Channel] = {}
+        self._observed: dict[bytes, tuple[Callable[[bytes], None], bytes | None]] = {}
         self._max = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_DESCRIPTORS
         self._timer: asyncio.TimerHandle | None = None
         self._compaction: Iterator[None] | None = None
@@ -139,6 +142,28 @@ class Xenstored:
     def receive(self, connection: Connection, data: bytes) -> None:
         """Serve what a client has sent."""
         self._perform(self._server.receive(connection, data, self.clock()))
+        if self._observed:
+            self._look()
+
+    def observe(self, path: bytes, told: Callable[[bytes], None]) -> None:
+        """Call `told` with the value of a node when a client has changed it, if it is there."""
+        self._observed[path] = (told, self._value(path))
+
+    def ignore(self, path: bytes) -> None:
+        """Observe a node no more."""
+        self._observed.pop(path, None)
+
+    def _look(self) -> None:
+        for path, (told, before) in list(self._observed.items()):
+            value = self._value(path)
+            if value != before:
+                self._observed[path] = (told, value)
+                if value is not None:
+                    told(value)
+
+    def _value(self, path: bytes) -> bytes | None:
+        node = tree.find(self._server.store.root, names(path))
+        return node.value if node else None
 
     def edit(self, work: Callable[[Space], None]) -> None:
         """Change the tree as dom0, in one commit."""

@@ -1,0 +1,141 @@
+"""Whether a guest that boots can serve yet, and what else it sends before it can.
+
+*Ready* is the guest's first frame, or for `ready = "tcp:PORT"` the SYN-ACK to a probe, or for a
+guest that imports connections its own word in the store (`core.handoff`), which is not seen here.
+
+A probe comes from an address that is nobody's (`NetworkConfig.probe`) and travels on the guest's
+own link, so that no client ever sees a trace of it.
+"""
+
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from typing import cast
+
+from jitsu.core import probe
+from jitsu.core.deadlines import Deadlines
+from jitsu.core.events import CanServe, Effect, Heard, SendToGuest
+from jitsu.core.sleeper import Sleeper
+from jitsu.model import Mac, Name, ReadyOnFrame, ReadyOnTcp, Service, mac_of
+from jitsu.wire import arp, ethernet, tcp
+from jitsu.wire.peek import Glance, Kind
+
+SPOKEN_MAX = 1024
+"""Peers that a booting guest has spoken to; one that boots does not talk to more."""
+PROBE_RETRY_FIRST, PROBE_RETRY_MAX = 0.001, 0.05
+"""Seconds between probes: a server that is about to listen does so within milliseconds."""
+OWN_MAC = mac_of("synjitsu, the port")
+
+
+@dataclass(slots=True)
+class _Boot:
+    """What is known of a guest that boots."""
+
+    sleeper: Sleeper
+    served: bool = False
+    spoken: set[tuple[bytes, int, int]] = field(default_factory=set)
+    probe_wait: float = PROBE_RETRY_FIRST
+
+
+class Readiness:
+    """Follows all guests that boot."""
+
+    def __init__(self, probe_ip: IPv4Address, secret: bytes) -> None:
+        self._probe_ip = probe_ip
+        self._secret = secret
+        self._boots: dict[Name, _Boot] = {}
+        self._probing = Deadlines()
+
+    def deadline(self) -> float | None:
+        """Return when `tick` next has something to do, if ever."""
+        return self._probing.next()
+
+    def tick(self, now: float) -> list[Effect]:
+        """Send the probes that are due."""
+        effects: list[Effect] = []
+        for name in self._probing.due(now):
+            effects += self._probe(self._boots[cast(Name, name)], now)
+        return effects
+
+    def begin(self, sleeper: Sleeper) -> None:
+        """A guest of the service boots."""
+        self._boots[sleeper.service.name] = _Boot(sleeper)
+
+    def end(self, name: Name) -> None:
+        """It boots no more: it serves, or never will."""
+        self._boots.pop(name, None)
+        self._probing.set(name, None)
+
+    def is_spoken_to(self, name: Name, seen: Glance) -> bool:
+        """Say whether a datagram may answer one that the booting guest has sent."""
+        boot = self._boots.get(name)
+        peer = (seen.source_ip, seen.source_port, seen.destination_port)
+        return boot is not None and seen.kind is Kind.UDP and peer in boot.spoken
+
+    def guest_sent(self, name: Name, seen: Glance, frame: bytes, now: float) -> list[Effect]:
+        """Take a frame of the guest's."""
+        boot = self._boots.get(name)
+        if boot is None:
+            return []
+        effects: list[Effect] = []
+        if not boot.sleeper.heard:
+            boot.sleeper.heard = True
+            effects.append(Heard(name))
+            effects += self._first(boot, now)
+        if seen.kind is Kind.ARP_REQUEST and seen.destination_ip == self._probe_ip.packed:
+            effects.append(SendToGuest(name, arp_reply(frame, OWN_MAC)))
+        elif seen.destination_ip == self._probe_ip.packed:
+            effects += self._probe_answered(boot, seen, frame, now)
+        elif seen.kind is Kind.UDP and len(boot.spoken) < SPOKEN_MAX:
+            boot.spoken.add((seen.destination_ip, seen.destination_port, seen.source_port))
+        return effects
+
+    def _first(self, boot: _Boot, now: float) -> list[Effect]:
+        """Deal with a first frame."""
+        if boot.sleeper.imports:
+            return []
+        if isinstance(boot.sleeper.service.ready, ReadyOnFrame):
+            return [self._can_serve(boot)]
+        if isinstance(boot.sleeper.service.ready, ReadyOnTcp):
+            return self._probe(boot, now)
+        return []
+
+    def _can_serve(self, boot: _Boot) -> Effect:
+        boot.served = True
+        self._probing.set(boot.sleeper.service.name, None)
+        return CanServe(boot.sleeper.service.name)
+
+    def _probe(self, boot: _Boot, now: float) -> list[Effect]:
+        service = boot.sleeper.service
+        self._probing.set(service.name, now + boot.probe_wait)
+        boot.probe_wait = min(2 * boot.probe_wait, PROBE_RETRY_MAX)
+        return [self._to_guest(service, tcp.Flags.SYN, probe.first_number(service, self._secret))]
+
+    def _probe_answered(self, boot: _Boot, seen: Glance, frame: bytes, now: float) -> list[Effect]:
+        """Judge the answer: SYN-ACK is ready, RST is not yet."""
+        service = boot.sleeper.service
+        ready = service.ready
+        if boot.served or boot.sleeper.imports or not isinstance(ready, ReadyOnTcp):
+            return []
+        if seen.kind not in (Kind.TCP_OTHER, Kind.TCP_SYN) or seen.source_port != ready.port:
+            return []
+        if seen.flags & tcp.Flags.RST:
+            # Sooner than the time-out of a lost probe: the guest's network is up.
+            self._probing.set(service.name, now + PROBE_RETRY_FIRST)
+            return []
+        if not (seen.flags & tcp.Flags.SYN and seen.flags & tcp.Flags.ACK):
+            return []
+        isn = probe.first_number(service, self._secret)
+        reset = self._to_guest(service, tcp.Flags.RST, tcp.seq_add(isn, 1))
+        return [reset, self._can_serve(boot)]
+
+    def _to_guest(self, service: Service, flags: tcp.Flags, seq: int) -> Effect:
+        assert isinstance(service.ready, ReadyOnTcp)
+        data = probe.frame(service, service.ready.port, (OWN_MAC, self._probe_ip), flags, seq)
+        return SendToGuest(service.name, data)
+
+
+def arp_reply(frame: bytes, mac: Mac) -> bytes:
+    """Return the frame that answers an ARP request with `mac`."""
+    request = ethernet.decode(frame)
+    reply = arp.encode(arp.reply_to(arp.decode(request.payload), mac))
+    return ethernet.encode(ethernet.Frame(request.source, mac, ethernet.EtherType.ARP, reply))
