@@ -8,7 +8,7 @@ import pytest
 
 from jitsu.backends.qemu import Qemu, argv, cmdline
 from jitsu.config.image import ImageKind
-from jitsu.model import Mac, Name, NetworkConfig, Service
+from jitsu.model import Epoch, Handoff, Mac, Name, NetworkConfig, Service
 
 SUBNET = IPv4Network("10.77.0.0/24")
 NETWORK = NetworkConfig("jitsu0", SUBNET, None, SUBNET[1], SUBNET[254])
@@ -24,7 +24,7 @@ IP = "ip=10.77.0.10::10.77.0.1:255.255.255.0:www::off"
 
 
 def test_a_unikernel() -> None:
-    assert argv(QEMU, WWW, NETWORK, ImageKind.PVH) == [
+    assert argv(QEMU, WWW, Epoch(7), NETWORK, ImageKind.PVH) == [
         "/usr/bin/qemu-system-x86_64",
         *("-name", "jitsu-www"),
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
@@ -63,26 +63,26 @@ def after(words: list[str], option: str) -> str:
 def test_what_depends(
     qemu: Qemu, service: Service, kind: ImageKind, option: str, value: str
 ) -> None:
-    words = argv(qemu, service, NETWORK, kind)
+    words = argv(qemu, service, Epoch(7), NETWORK, kind)
     assert after(words, option) == value
     # And nothing else does.
-    first = argv(QEMU, WWW, NETWORK, ImageKind.PVH)
+    first = argv(QEMU, WWW, Epoch(7), NETWORK, ImageKind.PVH)
     assert sum(a != b for a, b in zip(words, first, strict=True)) == 1
 
 
 def test_a_note_of_who_it_is() -> None:
-    words = argv(QEMU, WWW, NETWORK, ImageKind.PVH, Path("/run/jitsu/guests/www.pid"))
+    words = argv(QEMU, WWW, Epoch(7), NETWORK, ImageKind.PVH, Path("/run/jitsu/guests/www.pid"))
     assert after(words, "-pidfile") == "/run/jitsu/guests/www.pid"
 
 
 def test_who_cannot_become_another_stays() -> None:
-    words = argv(replace(QEMU, user=""), WWW, NETWORK, ImageKind.PVH)
+    words = argv(replace(QEMU, user=""), WWW, Epoch(7), NETWORK, ImageKind.PVH)
     assert "-runas" not in words
     assert "" not in words
 
 
 def test_linux() -> None:
-    words = argv(QEMU, WWW, NETWORK, ImageKind.LINUX)
+    words = argv(QEMU, WWW, Epoch(7), NETWORK, ImageKind.LINUX)
     assert after(words, "-M") == "microvm,isa-serial=off"
     assert after(words, "-append") == IP
 
@@ -91,6 +91,7 @@ def test_linux() -> None:
     ("service", "network", "said"),
     [
         (WWW, NETWORK, f"{IP} store"),
+        (replace(WWW, handoff=Handoff.IMPORT), NETWORK, f"{IP} store handoff=www/7"),
         (replace(WWW, cmdline=" root=/dev/ram  "), NETWORK, f"{IP} store  root=/dev/ram"),
         (
             replace(WWW, address=IPv4Address("10.1.2.3"), name=Name("a_b-c")),
@@ -100,5 +101,5 @@ def test_linux() -> None:
     ],
 )
 def test_the_guests_command_line(service: Service, network: NetworkConfig, said: str) -> None:
-    assert cmdline(service, network, ImageKind.PVH) == said
-    assert cmdline(service, network, ImageKind.LINUX) == said.replace(" store", "")
+    assert cmdline(service, Epoch(7), network, ImageKind.PVH) == said
+    assert cmdline(service, Epoch(7), network, ImageKind.LINUX) == said.replace(" store", "")

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.elf import OTHER_NOTE, bzimage, elf32, elf64, xen_note
-from jitsu.config.image import ImageError, ImageKind, image_kind
+from jitsu.config.image import ImageError, ImageKind, image_kind, image_terms
+from jitsu.model import Terms
 
 _NUMBERS = itertools.count()
 
@@ -95,6 +96,44 @@ def test_an_image_that_changes_is_read_again(tmp_path: Path) -> None:
     assert image_kind(path) is ImageKind.PVH
     path.write_bytes(bzimage())
     assert image_kind(path) is ImageKind.LINUX
+
+
+def jitsu_note(*words: int) -> bytes:
+    return struct.pack(f"<3I8s{len(words)}I", 6, 4 * len(words), 1, b"Jitsu", *words)
+
+
+@pytest.mark.parametrize(
+    ("data", "terms"),
+    [
+        (bzimage(), None),
+        (elf64(), None),
+        (elf64(xen_note() + jitsu_note(1, 1, 8192, 256, 0, 0)), Terms(256, 8192, window_scale=0)),
+        (elf64(jitsu_note(1, 0, 1, 1, 0, 0) + xen_note()), Terms(1, 1)),
+        (
+            elf32(xen_note() + jitsu_note(1, 7, 1 << 31, 1 << 31, 14, 9)),
+            Terms(1024, 64 << 10, window_scale=14, sack=True, timestamps=True),
+        ),
+    ],
+)
+def test_on_which_terms_it_imports(tmp_path: Path, data: bytes, terms: Terms | None) -> None:
+    assert image_terms(written(tmp_path, data)) == terms
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        (1,),
+        (0, 0, 1, 1, 0, 0),
+        (2, 0, 1, 1, 0, 0),
+        (1, 0, 0, 1, 0, 0),
+        (1, 0, 1, 0, 0, 0),
+        (1, 1, 1, 1, 15, 0),
+    ],
+)
+def test_a_note_that_makes_no_sense(tmp_path: Path, words: tuple[int, ...]) -> None:
+    with pytest.raises(ImageError, match="Jitsu note"):
+        image_terms(written(tmp_path, elf64(xen_note() + jitsu_note(*words))))
 
 
 @given(data=st.binary(max_size=400) | st.binary(max_size=300).map(b"\x7fELF\x02".__add__))

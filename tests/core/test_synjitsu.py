@@ -1,6 +1,7 @@
 """Conversations at Synjitsu's port: who is answered, held, woken, passed on or refused."""
 
 import struct
+from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from random import Random
@@ -169,38 +170,38 @@ class Port:
 
     def come_to(self, situation: str) -> None:
         """Live from the beginning up to `situation`."""
-        if situation == "asleep":
-            return
-        self.enters(State.BOOTING)
-        if situation == "booting":
-            return
         if situation == "failed":
-            self.enters(State.FAILED)
+            self.enters(State.BOOTING, State.FAILED)
             return
-        self.guest(announcement(A))
-        if situation == "heard":
-            return
-        self.enters(State.AWAKE)
-        if situation == "awake":
-            return
-        self.moving()
-        if situation == "moving":
-            return
-        self.moved(to_guest=True)
-        self.now = 0.0 if situation == "guest" else STRAGGLING
-        if situation in ("guest", "guest long ago"):
-            return
-        self.enters(State.STOPPING)
-        self.moving()
-        self.moved(to_guest=False)
-        if situation == "stopping":
-            return
-        if situation == "lifted":
+
+        def take_over() -> None:
+            self.enters(State.STOPPING)
+            self.moving()
+            self.moved(to_guest=False)
+
+        def lift() -> None:
             self.enters(State.AWAKE)
             self.moving()
-            return
-        assert situation == "asleep again"
-        self.enters(State.ASLEEP)
+
+        steps: dict[str, Callable[[], object]] = {
+            "asleep": lambda: None,
+            "booting": lambda: self.enters(State.BOOTING),
+            "heard": lambda: self.guest(announcement(A)),
+            "awake": lambda: self.enters(State.AWAKE),
+            "moving": self.moving,
+            "guest": lambda: self.moved(to_guest=True),
+            "guest long ago": lambda: self.tick(STRAGGLING),
+            "stopping": take_over,
+        }
+        lives: dict[str, Callable[[], object]] = {
+            "lifted": lift,
+            "asleep again": lambda: self.enters(State.ASLEEP),
+        }
+        for name, step in steps.items():
+            step()
+            if situation == name:
+                return
+        lives[situation]()
 
 
 def what(port: Port, data: bytes) -> str:

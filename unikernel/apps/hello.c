@@ -4,8 +4,10 @@
  *
  * The announcement is the first frame to leave, and leaves when everything can
  * be served: whoever started us takes it for "ready". Only frames of the store's
- * link may come before, where we have to ask the store for our address.
+ * link may come before, where we have to ask the store for our address, or to take
+ * over the connections that were opened for us while we booted.
  */
+#include "handover.h"
 #include "http.h"
 #include "options.h"
 #include "store.h"
@@ -25,6 +27,8 @@ struct hello {
 	struct options options;
 	struct http http;
 	struct store store;
+	bool asked; /* for connections */
+	struct handover handover;
 	struct net net; /* last, since its end is megabytes of buffers */
 };
 
@@ -107,6 +111,32 @@ static void publish(struct hello *hello)
 	store_write(&hello->store, "data/ready", (struct slice)SLICE("1"), on_ready, hello);
 }
 
+static bool takes_over(const struct hello *hello)
+{
+	return hello->options.handoff.length > 0;
+}
+
+static void come_up(struct hello *hello)
+{
+	announce(hello);
+	publish(hello);
+}
+
+static void on_imported(void *context)
+{
+	come_up(context);
+}
+
+/* Once we can serve, which is what we say by it. */
+static void take_over(struct hello *hello)
+{
+	if (hello->asked | !takes_over(hello) | !hello->http.listening |
+	    (hello->net.config.address == 0))
+		return;
+	hello->asked = true;
+	handover_prepared(&hello->handover);
+}
+
 static void on_address(void *context, enum store_result result, struct slice payload)
 {
 	struct hello *hello = context;
@@ -122,24 +152,28 @@ static void on_address(void *context, enum store_result result, struct slice pay
 		platform_exit(fail(error));
 	hello->http.hostname = hello->options.hostname;
 	hello->net.config = hello->options.net;
-	announce(hello);
-	publish(hello);
+	if (!takes_over(hello))
+		come_up(hello);
 }
 
 static void use_store(struct hello *hello)
 {
-	if (hello->options.net.address == 0)
+	if (hello->net.config.address == 0)
 		store_read(&hello->store, "ip", on_address, hello);
-	else
+	else if (hello->http.boot != 0)
 		publish(hello);
 }
 
-/* We watch nothing: this is a new session, and what was on its way may be lost. */
+/* A watch, or a new session: what was on its way may be lost. */
 static void on_store(void *context, struct slice path, struct slice token)
 {
 	struct hello *hello = context;
 
-	(void)path, (void)token;
+	(void)token;
+	if (hello->asked)
+		handover_event(&hello->handover, path);
+	if (path.start != NULL)
+		return;
 	hello->http.store_ready = false;
 	use_store(hello);
 }
@@ -148,11 +182,12 @@ static uint64_t store_turn(struct hello *hello)
 {
 	if (!hello->store_begun) {
 		if (hello->net.now < hello->store_at)
-			return hello->store_at;
+			return hello->store_at; /* 0, where it is asked before all else */
 		store_init(&hello->store, &hello->net, on_store, hello);
 		use_store(hello);
 		hello->store_begun = true;
 	}
+	take_over(hello);
 	return store_poll(&hello->store);
 }
 
@@ -205,7 +240,11 @@ int app_main(const struct platform_start_info *info)
 	if (hello->options.listen_delay == 0)
 		http_listen(&hello->http, &hello->net);
 	hello->http.store_used = hello->options.store;
-	if (hello->options.net.address != 0)
+	if (takes_over(hello) &&
+	    !handover_init(&hello->handover, hello->options.handoff, &hello->net, &hello->store,
+			   on_imported, hello))
+		return fail("handoff=: not <service>/<epoch>");
+	if (hello->options.net.address != 0 && !takes_over(hello))
 		announce(hello);
 	for (;;)
 		platform_yield(turn(hello));

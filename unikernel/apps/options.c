@@ -3,21 +3,6 @@
 
 #define HOSTNAME_MAX 63 /* a label of DNS */
 
-static bool parse_address(struct slice text, uint32_t *address)
-{
-	uint32_t result = 0;
-
-	for (int i = 0; i < 4; i++) {
-		uint64_t byte;
-
-		if (!slice_decimal(slice_cut(&text, '.'), &byte) || byte > 255)
-			return false;
-		result = result << 8 | (uint32_t)byte;
-	}
-	*address = result;
-	return text.length == 0;
-}
-
 static bool is_netmask(uint32_t mask)
 {
 	uint32_t host = ~mask;
@@ -46,11 +31,11 @@ const char *options_parse_ip(struct options *options, struct slice value)
 	struct net_config *net = &options->net;
 
 	(void)server; /* of the NFS root: not for us, nor are device and autoconf */
-	if (!parse_address(address, &net->address) || net->address == 0)
+	if (!slice_address(address, &net->address) || net->address == 0)
 		return "ip=: bad address";
-	if (gateway.length > 0 && !parse_address(gateway, &net->gateway))
+	if (gateway.length > 0 && !slice_address(gateway, &net->gateway))
 		return "ip=: bad gateway";
-	if (!parse_address(netmask, &net->netmask) || !is_netmask(net->netmask))
+	if (!slice_address(netmask, &net->netmask) || !is_netmask(net->netmask))
 		return "ip=: bad netmask";
 	options->hostname = slice_cut(&value, ':');
 	if (!is_name(options->hostname))
@@ -81,6 +66,8 @@ static const char *parse_word(struct options *options, struct slice name, struct
 		options->silent = slice_is(value, "1");
 	if (slice_is(name, "store"))
 		options->store = true;
+	if (slice_is(name, "handoff"))
+		options->handoff = value;
 	return NULL;
 }
 
@@ -97,5 +84,7 @@ const char *options_parse(struct options *options, const char *cmdline)
 		if (error != NULL)
 			return error;
 	}
+	if (options->handoff.length > 0 && !options->store)
+		return "handoff= needs store";
 	return (options->net.address == 0) & !options->store ? "no ip= on the command line" : NULL;
 }

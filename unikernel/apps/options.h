@@ -8,6 +8,9 @@
  *	                    nfsroot.rst); gateway and hostname may be empty
  *	store               use the host's store: tell it when we are ready, and if there
  *	                    is no ip= ask it for that; one of the two is needed
+ *	handoff=<service>/<epoch>
+ *	                    take over, by the store, the connections that the host has
+ *	                    opened for us (handover.h)
  *	listen_delay_ms=N   be on the network at once, but serve HTTP N ms later
  *	panic_ms=N          die of an invalid instruction after N ms
  *	silent=1            say nothing on the network, ever
@@ -22,6 +25,7 @@
 struct options {
 	struct net_config net;
 	struct slice hostname;
+	struct slice handoff; /* empty: none */
 	uint64_t listen_delay; /* ns */
 	uint64_t panic_at;     /* ns; UINT64_MAX: never */
 	bool silent, store;

@@ -94,5 +94,7 @@ struct slice slice_from(struct slice slice, size_t offset);
 struct slice slice_cut(struct slice *rest, char separator);
 /* The whole slice as a decimal number; false if it is empty, not a number or too big. */
 bool slice_decimal(struct slice slice, uint64_t *value);
+/* The whole slice as an IPv4 address in dotted decimal. */
+bool slice_address(struct slice slice, uint32_t *address);
 
 #endif

@@ -102,3 +102,18 @@ bool slice_decimal(struct slice slice, uint64_t *value)
 	*value = result;
 	return true;
 }
+
+bool slice_address(struct slice slice, uint32_t *address)
+{
+	uint32_t result = 0;
+
+	for (int i = 0; i < 4; i++) {
+		uint64_t byte;
+
+		if (!slice_decimal(slice_cut(&slice, '.'), &byte) || byte > 255)
+			return false;
+		result = result << 8 | (uint32_t)byte;
+	}
+	*address = result;
+	return slice.length == 0;
+}

@@ -10,6 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "bytes.h"
+
 struct net;
 struct packet;
 struct tcp_connection;
@@ -24,6 +26,12 @@ struct tcp_connection;
 #define TCP_ISLANDS 8
 /* Listeners: HTTP, and room for a second service. */
 #define TCP_LISTENERS 2
+
+struct tcp_peer {
+	uint8_t mac[6];
+	uint32_t address;
+	uint16_t port, local_port;
+};
 
 /* -- For apps -- */
 
@@ -61,6 +69,22 @@ void tcp_abort(struct tcp_connection *connection);
 /* One per connection; UINT64_MAX for none. */
 void tcp_set_deadline(struct tcp_connection *connection, uint64_t when);
 
+/* A connection that was opened for us, up to the client's first byte. */
+struct tcp_import {
+	struct tcp_peer peer;
+	uint32_t iss, irs;
+	uint32_t snd_wnd; /* in bytes */
+	uint16_t mss;
+	uint8_t snd_shift;
+	bool established; /* the client has acknowledged our SYN-ACK */
+};
+
+/* Goes on with it; NULL if nobody listens or there is no room: then the client knows. */
+struct tcp_connection *tcp_import(struct net *net, const struct tcp_import *flow);
+/* The next that the client has sent, and FIN if it is `finished`. May end the connection. */
+void tcp_import_data(struct tcp_connection *c, const struct tcp_peer *peer, struct slice data,
+		     bool finished);
+
 /* -- Between the tcp_*.c files -- */
 
 /* LISTEN is a struct tcp_listener; SYN_SENT does not exist: we never call out. */
@@ -79,12 +103,6 @@ enum tcp_state {
 enum { FIN = 1, SYN = 2, RST = 4, PSH = 8, ACK = 16 };
 
 #define TCP_HEADER 20
-
-struct tcp_peer {
-	uint8_t mac[6];
-	uint32_t address;
-	uint16_t port, local_port;
-};
 
 struct tcp_segment {
 	struct tcp_peer peer; /* who sent it */
@@ -182,6 +200,9 @@ void tcp_event(struct tcp_connection *c, enum tcp_event event);
 void tcp_reset_connection(struct tcp_connection *c);
 
 /* tcp_listen.c */
+const struct tcp_listener *tcp_find_listener(struct net *net, uint16_t port);
+void tcp_set_mss(struct tcp_connection *c, uint16_t offered);
+void tcp_open_sequences(struct tcp_connection *c, uint32_t iss, uint32_t irs);
 void tcp_listen_input(struct net *net, const struct tcp_segment *segment);
 void tcp_established(struct tcp_connection *c, const struct tcp_segment *segment);
 

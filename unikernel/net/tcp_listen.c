@@ -26,7 +26,7 @@ void tcp_listen(struct net *net, uint16_t port, tcp_handler *handler, void *app)
 	__builtin_trap(); /* TCP_LISTENERS is too small for what was built in */
 }
 
-static const struct tcp_listener *find_listener(struct net *net, uint16_t port)
+const struct tcp_listener *tcp_find_listener(struct net *net, uint16_t port)
 {
 	for (int i = 0; i < TCP_LISTENERS; i++)
 		if (net->tcp.listener[i].port == port)
@@ -34,7 +34,7 @@ static const struct tcp_listener *find_listener(struct net *net, uint16_t port)
 	return NULL;
 }
 
-static void set_mss(struct tcp_connection *c, uint16_t offered)
+void tcp_set_mss(struct tcp_connection *c, uint16_t offered)
 {
 	uint16_t ours = (uint16_t)(c->net->mtu - IPV4_HEADER - TCP_HEADER);
 
@@ -42,7 +42,7 @@ static void set_mss(struct tcp_connection *c, uint16_t offered)
 	c->mss = min(c->mss, ours);
 }
 
-static void open_sequences(struct tcp_connection *c, uint32_t iss, uint32_t irs)
+void tcp_open_sequences(struct tcp_connection *c, uint32_t iss, uint32_t irs)
 {
 	c->iss = c->snd_una = c->recover = iss;
 	c->snd_nxt = c->snd_max = iss + 1;
@@ -69,8 +69,8 @@ static void syn_input(struct net *net, const struct tcp_listener *listener,
 	}
 	c->listener = listener;
 	tcp_enter(c, TCP_SYN_RECEIVED);
-	open_sequences(c, tcp_new_iss(net, &segment->peer), segment->seq);
-	set_mss(c, segment->mss);
+	tcp_open_sequences(c, tcp_new_iss(net, &segment->peer), segment->seq);
+	tcp_set_mss(c, segment->mss);
 	if (segment->window_shift >= 0) {
 		c->shift_offered = true;
 		c->snd_shift = (uint8_t)segment->window_shift;
@@ -93,8 +93,8 @@ static bool cookie_input(struct net *net, const struct tcp_listener *listener,
 		return false;
 	c->listener = listener;
 	tcp_enter(c, TCP_SYN_RECEIVED);
-	open_sequences(c, segment->ack - 1, segment->seq - 1);
-	set_mss(c, mss);
+	tcp_open_sequences(c, segment->ack - 1, segment->seq - 1);
+	tcp_set_mss(c, mss);
 	tcp_congestion_init(c);
 	tcp_segment_input(c, segment);
 	return true;
@@ -102,7 +102,7 @@ static bool cookie_input(struct net *net, const struct tcp_listener *listener,
 
 void tcp_listen_input(struct net *net, const struct tcp_segment *segment)
 {
-	const struct tcp_listener *listener = find_listener(net, segment->peer.local_port);
+	const struct tcp_listener *listener = tcp_find_listener(net, segment->peer.local_port);
 
 	if (listener != NULL && (segment->flags & (SYN | ACK | FIN | RST)) == SYN) {
 		syn_input(net, listener, segment);

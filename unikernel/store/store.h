@@ -16,7 +16,7 @@
 #include "net.h"
 
 /* Requests under way at a time. A power of two. */
-#define STORE_REQUESTS 8
+#define STORE_REQUESTS 16
 /* XENSTORE_PAYLOAD_MAX of io/xs_wire.h */
 #define STORE_PAYLOAD_MAX 4096
 #define STORE_HEADER 16

@@ -23,7 +23,7 @@ from jitsu.errors import BootError, HostError
 from jitsu.host.guests import address
 from jitsu.host.network import GuestLink, Network
 from jitsu.host.process import Child, Console, Leftovers, spawn
-from jitsu.model import Epoch, NetworkConfig, Service, StopMode
+from jitsu.model import Epoch, Handoff, NetworkConfig, Service, StopMode
 
 BINARY = "qemu-system-x86_64"
 _TAP_FD, _QMP_FD = 3, 4
@@ -49,6 +49,7 @@ class Qemu:
 def argv(
     qemu: Qemu,
     service: Service,
+    epoch: Epoch,
     network: NetworkConfig,
     kind: ImageKind,
     note: Path | None = None,
@@ -65,7 +66,7 @@ def argv(
         *(("-runas", qemu.user) if qemu.user else ()),
         *(("-pidfile", str(note)) if note else ()),
         *("-accel", qemu.accel, "-M", machine, "-m", f"{service.memory >> 10}k"),
-        *("-kernel", service.image, "-append", cmdline(service, network, kind)),
+        *("-kernel", service.image, "-append", cmdline(service, epoch, network, kind)),
         *("-chardev", "stdio,id=console,signal=off"),
         *("-device", "isa-debugcon,iobase=0xe9,chardev=console"),
         *("-chardev", f"socket,id=qmp,fd={_QMP_FD}", "-mon", "chardev=qmp,mode=control"),
@@ -75,14 +76,18 @@ def argv(
     ]
 
 
-def cmdline(service: Service, network: NetworkConfig, kind: ImageKind) -> str:
+def cmdline(service: Service, epoch: Epoch, network: NetworkConfig, kind: ImageKind) -> str:
     """Return the guest's command line: its address as Linux's nfsroot.rst has it, then its own.
 
-    Unikernels are told that the store may be reached by the link; Linux would hand the word on to
-    its first process.
+    Unikernels are told that the store may be reached by the link, and those that import where
+    their connections are; Linux would hand the words on to its first process.
     """
-    store = "store " if kind is ImageKind.PVH else ""
-    return f"ip={address(service, network)} {store}{service.cmdline}".rstrip()
+    words = [f"ip={address(service, network)}"]
+    if kind is ImageKind.PVH:
+        words.append("store")
+    if service.handoff is Handoff.IMPORT:
+        words.append(f"handoff={service.name}/{epoch}")
+    return " ".join([*words, service.cmdline]).rstrip()
 
 
 def find(accel: str = "tcg") -> Qemu:
@@ -136,7 +141,7 @@ class QemuBackend:
         watch.stage("tap")
         since = console.written
         try:
-            child, monitor = self._spawn(service, kind, link, console)
+            child, monitor = self._spawn(service, epoch, kind, link, console)
         except HostError as error:
             await link.close()
             raise BootError(str(error)) from error
@@ -160,11 +165,16 @@ class QemuBackend:
         return console.text() if console else ""
 
     def _spawn(
-        self, service: Service, kind: ImageKind, link: GuestLink, console: Console
+        self,
+        service: Service,
+        epoch: Epoch,
+        kind: ImageKind,
+        link: GuestLink,
+        console: Console,
     ) -> tuple[Child, socket.socket]:
         """Start QEMU; return it, and our end of its QMP socket. Raises HostError."""
         note = self._leftovers.note(service.name)
-        command = argv(self._qemu, service, self._network, kind, note)
+        command = argv(self._qemu, service, epoch, self._network, kind, note)
         try:
             ours, theirs = socket.socketpair()
         except OSError as error:

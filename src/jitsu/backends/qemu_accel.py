@@ -26,7 +26,7 @@ from jitsu.config.image import image_kind
 from jitsu.errors import HostError
 from jitsu.host.process import Leftovers, spawn_raw
 from jitsu.host.tap import open_tap
-from jitsu.model import Name, NetworkConfig, Service, mac_of
+from jitsu.model import Epoch, Name, NetworkConfig, Service, mac_of
 
 KVM = Path("/dev/kvm")
 TRIES = 3
@@ -67,7 +67,7 @@ class Floor:
                 ours, theirs = socket.socketpair()
                 with ours, theirs:
                     began = time.perf_counter()
-                    command = argv(qemu, self.service, network, kind, note)
+                    command = argv(qemu, self.service, Epoch(0), network, kind, note)
                     pid = spawn_raw(command, {3: tap, 4: theirs.fileno()}, None)
                     try:
                         _await_frame(listener, self.service.mac)

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 
-from jitsu.config.image import ImageError, ImageKind, image_kind
+from jitsu.config.image import ImageError, ImageKind, image_kind, image_terms
 from jitsu.config.lines import Location
 from jitsu.config.shape import FileShape, ServiceShape
 from jitsu.model import (
@@ -24,12 +24,13 @@ from jitsu.model import (
     ReadyOnTcp,
     Service,
     StopMode,
+    Terms,
     mac_of,
 )
 
 # What the file format knows and this version cannot do yet. Refused, never ignored.
 _BACKENDS = ("auto", "qemu")
-_HANDOFFS = (Handoff.AUTO, Handoff.REPLAY, Handoff.NONE)
+_HANDOFFS = (Handoff.AUTO, Handoff.IMPORT, Handoff.REPLAY, Handoff.NONE)
 _STOPS = (StopMode.DESTROY, StopMode.SHUTDOWN)
 _SOCKET_PATH_MAX = 107
 """Bytes (unix(7): sun_path, without the NUL at its end)."""
@@ -161,17 +162,20 @@ class Sense:
             hint = "choose one within it" if network.subnet6 else "none is given; give one"
             self._blame(("service", i, "address6"), f"address6: {what}; {hint}")
         self._supported(i, shape)
+        image, terms = self._image(i, shape.image)
+        handoff = self._handoff(i, shape.handoff, image, terms)
         return Service(
             name=Name(shape.name),
             dns=tuple(dict.fromkeys(shape.dns)),
-            image=self._image(i, shape.image),
+            image=image,
             address=address,
             mac=mac_of(shape.name),
             address6=shape.address6,
             backend="qemu" if shape.backend == "auto" else shape.backend,
             memory=shape.memory,
             cmdline=shape.cmdline,
-            handoff=Handoff.REPLAY if shape.handoff is Handoff.AUTO else shape.handoff,
+            handoff=handoff,
+            terms=terms if handoff is Handoff.IMPORT else None,
             answer=shape.answer,
             ready=self._ready(i, shape),
             idle_after=shape.idle_after,
@@ -191,14 +195,24 @@ class Sense:
         only("stop", shape.stop, _STOPS)
         only("warm", shape.warm, (0,))
 
-    def _image(self, i: int, image: str) -> str:
-        """Return where `image` is: beside the configuration, or else one that Jitsu carries."""
+    def _handoff(self, i: int, asked: Handoff, image: str, terms: Terms | None) -> Handoff:
+        """Choose the best that the image can do, if the choice is ours."""
+        if asked is Handoff.AUTO:
+            return Handoff.IMPORT if terms else Handoff.REPLAY
+        if asked is Handoff.IMPORT and terms is None:
+            what = f"handoff: {image} does not say that it can import connections (no Jitsu note)"
+            self._blame(("service", i, "handoff"), f"{what}; use replay")
+        return asked
+
+    def _image(self, i: int, image: str) -> tuple[str, Terms | None]:
+        """Return where `image` is, beside the configuration or carried by Jitsu, and its terms."""
+        terms = None
         path = self._folder / image
         carried = Path(__file__).parent.parent / "images" / image
         try:
             if not path.exists() and "/" not in image and carried.exists():
                 path = carried
-            kind = image_kind(path)
+            kind, terms = image_kind(path), image_terms(path)
             if kind is ImageKind.PVH and self._shape.service[i].stop is StopMode.SHUTDOWN:
                 what = "stop: shutdown presses a power button, which a PVH image has not"
                 self._blame(("service", i, "stop"), f"{what}; use destroy")
@@ -206,7 +220,7 @@ class Sense:
             said = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else error
             what = f"image: {path} {said}; give a PVH ELF or a Linux bzImage"
             self._blame(("service", i, "image"), what)
-        return str(path)
+        return str(path), terms
 
     def _ready(self, i: int, shape: ServiceShape) -> Ready:
         text = shape.ready

@@ -1,0 +1,374 @@
+/* SPDX-License-Identifier: ISC */
+#include "handover.h"
+
+/*
+ * What we can go on with, for who opens connections for us: a note of the image.
+ * Windows are not scaled by us (the shift is 0), but we understand a peer's.
+ */
+#define FEATURE_WINDOW_SCALE 1
+
+__attribute__((section(".note.jitsu"), used, aligned(4))) static const struct {
+	uint32_t name_size, size, type;
+	char name[8];
+	uint32_t version, features, window, connections, window_shift, reserved;
+} note = {
+	.name_size = sizeof("Jitsu"),
+	.size = 24,
+	.type = 1,
+	.name = "Jitsu",
+	.version = 1,
+	.features = FEATURE_WINDOW_SCALE,
+	.window = TCP_RECEIVE_BUFFER,
+	.connections = TCP_CONNECTIONS,
+};
+
+struct path {
+	struct text text;
+	char bytes[HANDOVER_PATH];
+};
+
+static const char *path_end(struct path *path)
+{
+	path->bytes[path->text.length] = '\0';
+	return path->bytes;
+}
+
+static void path_begin(struct path *path, const struct handover *handover, const char *folder)
+{
+	path->text = (struct text){ .start = path->bytes, .capacity = HANDOVER_PATH - 1 };
+	text_string(&path->text, "/conduit/");
+	text_bytes(&path->text, handover->service.start, handover->service.length);
+	text_string(&path->text, folder);
+}
+
+static void path_handoff(struct path *path, const struct handover *handover, const char *rest)
+{
+	path_begin(path, handover, "/handoff/");
+	text_bytes(&path->text, handover->epoch.start, handover->epoch.length);
+	text_string(&path->text, rest);
+}
+
+/* -- One connection -- */
+
+static bool parse_mac(struct slice text, uint8_t mac[MAC_SIZE])
+{
+	for (int i = 0; i < MAC_SIZE; i++) {
+		struct slice byte = slice_cut(&text, ':');
+		uint64_t value = 0;
+
+		for (size_t at = 0; at < byte.length; at++) {
+			char digit = byte.start[at];
+
+			if (digit >= '0' && digit <= '9')
+				value = value << 4 | (uint64_t)(digit - '0');
+			else if (digit >= 'a' && digit <= 'f')
+				value = value << 4 | (uint64_t)(digit - 'a' + 10);
+			else
+				return false;
+		}
+		if (byte.length != 2)
+			return false;
+		mac[i] = (uint8_t)value;
+	}
+	return text.length == 0;
+}
+
+struct line {
+	struct tcp_import flow;
+	uint64_t rx;
+	bool finished;
+};
+
+static bool parse_number(struct line *line, struct slice key, struct slice value)
+{
+	uint64_t number;
+
+	if (!slice_decimal(value, &number))
+		return false;
+	if (slice_is(key, "port"))
+		line->flow.peer.local_port = (uint16_t)number;
+	if (slice_is(key, "peer_port"))
+		line->flow.peer.port = (uint16_t)number;
+	if (slice_is(key, "iss"))
+		line->flow.iss = (uint32_t)number;
+	if (slice_is(key, "irs"))
+		line->flow.irs = (uint32_t)number;
+	if (slice_is(key, "snd_wnd"))
+		line->flow.snd_wnd = (uint32_t)number;
+	if (slice_is(key, "mss"))
+		line->flow.mss = (uint16_t)number;
+	if (slice_is(key, "snd_wscale"))
+		line->flow.snd_shift = (uint8_t)min(number, 14);
+	if (slice_is(key, "rx"))
+		line->rx = number;
+	return true;
+}
+
+static bool parse_word(struct line *line, struct slice key, struct slice value)
+{
+	if (slice_is(key, "local"))
+		return true; /* we have but one */
+	if (slice_is(key, "peer"))
+		return slice_address(value, &line->flow.peer.address);
+	if (slice_is(key, "peer_mac"))
+		return parse_mac(value, line->flow.peer.mac);
+	if (slice_is(key, "state")) {
+		line->flow.established = !slice_is(value, "syn-received");
+		line->finished = slice_is(value, "close-wait");
+		return true;
+	}
+	return parse_number(line, key, value);
+}
+
+static bool parse_line(struct line *line, struct slice rest)
+{
+	*line = (struct line){ 0 };
+	while (rest.length > 0) {
+		struct slice value = slice_cut(&rest, ' ');
+		struct slice key = slice_cut(&value, '=');
+
+		if (!parse_word(line, key, value))
+			return false;
+	}
+	return line->flow.peer.port != 0 && line->rx <= TCP_RECEIVE_BUFFER;
+}
+
+static void on_line(void *context, enum store_result result, struct slice payload);
+static void on_chunk(void *context, enum store_result result, struct slice payload);
+static void pull_next(struct handover_pull *pull);
+
+static void path_flow(struct path *path, const struct handover_pull *pull)
+{
+	path_begin(path, pull->handover, pull->family == 0 ? "/tcpv4/" : "/tcpv6/");
+	text_decimal(&path->text, pull->index);
+}
+
+static void ask_line(struct handover_pull *pull)
+{
+	struct path path;
+
+	path_flow(&path, pull);
+	store_read(pull->handover->store, path_end(&path), on_line, pull);
+}
+
+static void ask_chunk(struct handover_pull *pull)
+{
+	struct path path;
+
+	path_flow(&path, pull);
+	text_string(&path.text, "/rx/");
+	text_decimal(&path.text, pull->chunk);
+	store_read(pull->handover->store, path_end(&path), on_chunk, pull);
+}
+
+/* Asks for the first chunk together with the line, whether there is one or not. */
+static void pull_begin(struct handover_pull *pull, unsigned family)
+{
+	struct handover *handover = pull->handover;
+
+	*pull = (struct handover_pull){ .handover = handover, .busy = true, .family = family };
+	pull->index = handover->next[family]++;
+	ask_line(pull);
+	ask_chunk(pull);
+}
+
+static void pull_end(struct handover_pull *pull)
+{
+	struct handover *handover = pull->handover;
+
+	pull->busy = false;
+	if (!handover->committed) { /* it was too early to ask */
+		handover->next[pull->family] = 0;
+		return;
+	}
+	handover->imported += pull->index < handover->count[pull->family];
+	pull_next(pull);
+}
+
+static void on_line(void *context, enum store_result result, struct slice payload)
+{
+	struct handover_pull *pull = context;
+	struct line line;
+
+	if (result == STORE_LOST || pull->known)
+		return; /* it is asked for again; or it was, and is ours already */
+	pull->known = result == STORE_DONE;
+	if (!pull->known || !parse_line(&line, payload))
+		return;
+	pull->peer = line.flow.peer;
+	pull->connection = tcp_import(pull->handover->net, &line.flow);
+	pull->rx = line.rx;
+	pull->finished = line.finished;
+}
+
+static void on_chunk(void *context, enum store_result result, struct slice payload)
+{
+	struct handover_pull *pull = context;
+
+	if (result == STORE_LOST)
+		return;
+	if (result == STORE_DONE) {
+		pull->rx -= min(pull->rx, payload.length);
+		pull->chunk++;
+	} else {
+		payload.length = 0;
+		pull->rx = 0;
+	}
+	if (pull->connection != NULL && (payload.length > 0 || pull->finished))
+		tcp_import_data(pull->connection, &pull->peer, payload,
+				pull->finished && pull->rx == 0);
+	if (pull->rx > 0)
+		ask_chunk(pull);
+	else
+		pull_end(pull);
+}
+
+/* -- All of them -- */
+
+static void ignore(void *context, enum store_result result, struct slice payload)
+{
+	(void)context, (void)result, (void)payload;
+}
+
+static void say(struct handover *handover, const char *word, store_callback *callback)
+{
+	struct path path;
+
+	path_handoff(&path, handover, "/guest");
+	store_write(handover->store, path_end(&path), (struct slice){ word, strlen(word) },
+		    callback, handover);
+}
+
+/* Goes on with the next connection; if there is none, we may be through. */
+static void pull_next(struct handover_pull *pull)
+{
+	struct handover *handover = pull->handover;
+	uint64_t total = 0;
+
+	for (unsigned family = 0; family < HANDOVER_FAMILIES; family++) {
+		if (!pull->busy && handover->next[family] < handover->count[family])
+			pull_begin(pull, family);
+		total += handover->count[family];
+	}
+	if (handover->imported < total || handover->over)
+		return;
+	handover->over = true;
+	say(handover, "imported", ignore);
+	handover->done(handover->context);
+}
+
+static void on_state(void *context, enum store_result result, struct slice payload)
+{
+	struct handover *handover = context;
+
+	if (result == STORE_DONE && slice_is(payload, "committed"))
+		handover->committed = true;
+}
+
+static void on_count4(void *context, enum store_result result, struct slice payload)
+{
+	struct handover *handover = context;
+
+	if (result == STORE_DONE && !handover->counted)
+		slice_decimal(payload, &handover->count[0]);
+}
+
+static void ask_state(struct handover *handover);
+
+static void on_count6(void *context, enum store_result result, struct slice payload)
+{
+	struct handover *handover = context;
+
+	handover->asking = false;
+	if (result == STORE_LOST)
+		return;
+	if (!handover->committed) {
+		if (handover->again)
+			ask_state(handover);
+		return;
+	}
+	if (handover->counted)
+		return;
+	handover->counted = true;
+	if (result == STORE_DONE)
+		slice_decimal(payload, &handover->count[1]);
+	for (int i = 0; i < HANDOVER_PULLS; i++)
+		if (!handover->pull[i].busy)
+			pull_next(&handover->pull[i]);
+}
+
+/* All at once, as if it were committed and had one connection: mostly so it is. */
+static void ask_state(struct handover *handover)
+{
+	struct path path;
+
+	handover->asking = true;
+	handover->again = false;
+	path_handoff(&path, handover, "");
+	store_read(handover->store, path_end(&path), on_state, handover);
+	path_begin(&path, handover, "/tcpv4");
+	store_read(handover->store, path_end(&path), on_count4, handover);
+	path_begin(&path, handover, "/tcpv6");
+	store_read(handover->store, path_end(&path), on_count6, handover);
+	if (!handover->pull[0].busy)
+		pull_begin(&handover->pull[0], 0);
+}
+
+static void on_prepared(void *context, enum store_result result, struct slice payload)
+{
+	struct handover *handover = context;
+
+	(void)payload;
+	if (result == STORE_DONE && !handover->asking)
+		ask_state(handover);
+}
+
+void handover_prepared(struct handover *handover)
+{
+	struct path path;
+
+	say(handover, "prepared", on_prepared);
+	path_handoff(&path, handover, "");
+	store_watch(handover->store, path_end(&path), "handoff", ignore, handover);
+}
+
+void handover_event(struct handover *handover, struct slice path)
+{
+	if (handover->over)
+		return;
+	if (path.start != NULL) {
+		handover->again = true;
+		if (!handover->committed && !handover->asking)
+			ask_state(handover);
+		return;
+	}
+	for (int i = 0; i < HANDOVER_PULLS; i++) {
+		struct handover_pull *pull = &handover->pull[i];
+
+		if (pull->busy && !pull->known)
+			ask_line(pull);
+		if (pull->busy)
+			ask_chunk(pull);
+	}
+	if (!handover->committed)
+		handover_prepared(handover);
+	else if (!handover->counted)
+		ask_state(handover);
+}
+
+bool handover_init(struct handover *handover, struct slice where, struct net *net,
+		   struct store *store, void (*done)(void *context), void *context)
+{
+	uint64_t number;
+
+	*handover = (struct handover){
+		.net = net, .store = store, .done = done, .context = context
+	};
+	for (int i = 0; i < HANDOVER_PULLS; i++)
+		handover->pull[i].handover = handover;
+	handover->service = slice_cut(&where, '/');
+	handover->epoch = where;
+	/* A label, so that the longest path fits. */
+	return handover->service.length > 0 && handover->service.length <= 63 &&
+	       where.length < 20 && slice_decimal(where, &number);
+}
