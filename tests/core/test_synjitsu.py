@@ -141,11 +141,11 @@ class Port:
     def arrives(self, data: bytes) -> list[Effect]:
         return self.core.handle(Arrived(data), self.now)
 
-    def enters(self, *states: State, target: Service | None = None) -> list[Effect]:
+    def enters(self, *states: State, target: Service | None = None, epoch: int = 1) -> list[Effect]:
         name = (target or self.services[0]).name
         effects: list[Effect] = []
         for state in states:
-            effects += self.core.handle(StateEntered(name, state, Epoch(1)), self.now)
+            effects += self.core.handle(StateEntered(name, state, Epoch(epoch)), self.now)
         return effects
 
     def guest(self, data: bytes) -> list[Effect]:

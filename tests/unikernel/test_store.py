@@ -127,12 +127,13 @@ def test_after_a_reset_it_begins_anew(asker: Asker) -> None:
 # Requests.
 
 
-def test_eight_at_a_time(asker: Asker) -> None:
-    world = StoreWorld(asker, HostEnd({f"k{i}": str(i).encode() for i in range(8)}))
-    assert [asker.ask(i, Type.READ, f"k{i}\0".encode()) for i in range(9)] == [True] * 8 + [False]
+def test_sixteen_at_a_time(asker: Asker) -> None:
+    world = StoreWorld(asker, HostEnd({f"k{i}": str(i).encode() for i in range(16)}))
+    asked = [asker.ask(i, Type.READ, f"k{i}\0".encode()) for i in range(17)]
+    assert asked == [True] * 16 + [False]
     world.run()
-    assert asker.events() == [(Kind.DONE, i, str(i).encode()) for i in range(8)]
-    assert asker.ask(9, Type.READ, b"k1\0")
+    assert asker.events() == [(Kind.DONE, i, str(i).encode()) for i in range(16)]
+    assert asker.ask(17, Type.READ, b"k1\0")
 
 
 def test_sizes(asker: Asker) -> None:

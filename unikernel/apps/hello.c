@@ -28,6 +28,7 @@ struct hello {
 	struct http http;
 	struct store store;
 	bool asked; /* for connections */
+	bool announced;
 	struct handover handover;
 	struct net net; /* last, since its end is megabytes of buffers */
 };
@@ -80,6 +81,7 @@ static _Noreturn void stay_silent(struct net *net)
 static void announce(struct hello *hello)
 {
 	net_announce(&hello->net);
+	hello->announced = true;
 	hello->http.boot = platform_clock_monotonic();
 	hello->store_at = hello->http.boot + STORE_LEISURE;
 }
@@ -160,7 +162,7 @@ static void use_store(struct hello *hello)
 {
 	if (hello->net.config.address == 0)
 		store_read(&hello->store, "ip", on_address, hello);
-	else if (hello->http.boot != 0)
+	else if (hello->announced)
 		publish(hello);
 }
 
@@ -200,6 +202,12 @@ static uint64_t turn(struct hello *hello)
 	uint64_t next = net_poll(&hello->net);
 	uint64_t now = hello->net.now;
 
+	if (!hello->http.listening) {
+		if (now >= options->listen_delay)
+			http_listen(&hello->http, &hello->net);
+		else
+			next = min(next, options->listen_delay);
+	}
 	if (options->store) {
 		uint64_t due = store_turn(hello);
 
@@ -208,17 +216,12 @@ static uint64_t turn(struct hello *hello)
 	if (now >= options->panic_at)
 		__builtin_trap();
 	next = min(next, options->panic_at);
-	if (!hello->said_ready & (hello->http.boot != 0)) {
+	if (!hello->said_ready & hello->announced) {
 		if (now >= LEISURE)
 			say_ready(hello);
 		else
 			next = min(next, LEISURE);
 	}
-	if (hello->http.listening)
-		return next;
-	if (now < options->listen_delay)
-		return min(next, options->listen_delay);
-	http_listen(&hello->http, &hello->net);
 	return next;
 }
 

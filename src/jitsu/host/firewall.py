@@ -173,7 +173,7 @@ class Firewall:
 
 
 def _element(ends: Ends) -> str:
-    return f"{ends.peer} . {ends.peer_port} . {ends.port}"
+    return f"{ends.peer} . {ends.port} . {ends.peer_port}"
 
 
 def link_local(mac: Mac) -> IPv6Address:

@@ -1,0 +1,328 @@
+"""Who owns a connection: Synjitsu's conversations with a guest that imports."""
+
+from dataclasses import replace
+
+import pytest
+
+from core.test_connection import ENDS
+from core.test_synjitsu import Port, announcement, datagram, sent, syn
+from jitsu.core import handoff, refusal
+from jitsu.core.events import (
+    CanServe,
+    Clear,
+    Commit,
+    Committed,
+    Effect,
+    GuestWrote,
+    Heard,
+    Send,
+    SendToGuest,
+    Track,
+    Tracked,
+    Wake,
+)
+from jitsu.core.flows import Flow
+from jitsu.core.handoff import Handover, Phase
+from jitsu.core.segment import Ends, decode
+from jitsu.model import Cause, Epoch, Handoff, Name, Service, State, Terms
+from jitsu.testing.world import SUBNET, service
+from jitsu.wire import tcb
+from jitsu.wire.tcb import TcbState
+from jitsu.wire.tcp import Flags, Segment, seq_add
+
+TERMS = Terms(connections=3, window=1000)
+WWW = replace(service(0), handoff=Handoff.IMPORT, terms=TERMS)
+NAME = WWW.name
+ACK, FIN, PSH, RST = Flags.ACK, Flags.FIN, Flags.PSH, Flags.RST
+
+
+class Scene(Port):
+    """Synjitsu with one service that imports, and a client or two."""
+
+    def __init__(self, target: Service = WWW) -> None:
+        super().__init__(target)
+        self.theirs: dict[int, int] = {}
+        self.epoch = 0
+
+    def answer(self, effect: Effect) -> Segment:
+        """Return the segment that Synjitsu sends."""
+        assert isinstance(effect, Send)
+        return decode(effect.frame)[1]
+
+    def opens(self, number: int = 1) -> list[Effect]:
+        """Send a SYN of client `number`, take the SYN-ACK; return what else there is."""
+        answer, *rest = self.arrives(syn(number))
+        segment = self.answer(answer)
+        assert segment.flags == Flags.SYN | ACK
+        self.theirs[number] = segment.seq
+        return rest
+
+    def says(self, flags: Flags, number: int = 1, payload: bytes = b"", after: int = 1) -> bytes:
+        """Return a segment of client `number`, `after` bytes behind its SYN."""
+        ack = seq_add(self.theirs.get(number, 0), 1)
+        return sent(flags, number, seq=100 + after, ack=ack, payload=payload)
+
+    def established(self, number: int = 1) -> tuple[Ends, ...]:
+        (tracked,) = self.arrives(self.says(ACK, number))
+        assert isinstance(tracked, Track)
+        assert self.core.handle(Tracked(NAME), self.now) == []
+        return tracked.opened
+
+    def boots(self) -> list[Effect]:
+        self.epoch += 1
+        return self.enters(State.BOOTING, epoch=self.epoch)
+
+    def writes(self, word: bytes = b"prepared", epoch: int | None = None) -> list[Effect]:
+        number = Epoch(self.epoch if epoch is None else epoch)
+        return self.core.handle(GuestWrote(NAME, number, word), self.now)
+
+    def committed(self, epoch: int | None = None) -> list[Effect]:
+        number = Epoch(self.epoch if epoch is None else epoch)
+        return self.core.handle(Committed(NAME, number), self.now)
+
+    def tracked(self) -> list[Effect]:
+        return self.core.handle(Tracked(NAME), self.now)
+
+
+def flows_of(effects: list[Effect]) -> tuple[Flow, ...]:
+    (commit,) = effects
+    assert isinstance(commit, Commit)
+    return commit.flows
+
+
+def test_a_request_that_came_while_it_booted() -> None:
+    scene = Scene()
+    assert scene.opens() == [Wake(NAME, Cause.SYN, SUBNET[100])]
+    assert scene.boots() == []
+    (ends,) = scene.established()
+    assert (ends.local, ends.port) == (WWW.address, 80)
+    (answer,) = scene.arrives(scene.says(ACK | PSH, payload=b"GET /"))
+    assert scene.answer(answer).ack == 106
+    (flow,) = flows_of(scene.writes())
+    assert (flow.received, flow.tcb.rx, flow.tcb.rcv_wnd) == (b"GET /", 5, 995)
+    assert flow.tcb.peer_mac == ends.peer_mac
+    assert scene.committed() == [Heard(NAME), CanServe(NAME)]
+    # From now on Synjitsu is silent. What comes goes to the guest, on its own link until it moves.
+    more = scene.says(ACK | PSH, payload=b"more", after=6)
+    assert scene.enters(State.AWAKE) == []
+    assert scene.arrives(more) == [SendToGuest(NAME, more)]
+    assert scene.writes(b"imported") == [Clear(NAME, Epoch(1))]
+    scene.moving()
+    assert scene.moved(to_guest=True) == []
+    assert scene.core.connections(NAME) == 0
+
+
+def test_the_syn_is_answered_before_the_service_is_woken() -> None:
+    scene = Scene()
+    answer, wake = scene.arrives(syn())
+    assert scene.answer(answer).flags == Flags.SYN | ACK
+    assert isinstance(wake, Wake)
+    assert isinstance(scene.arrives(syn())[0], Send), "sent again, answered again"
+
+
+def test_without_a_client_it_is_handed_over_all_the_same() -> None:
+    scene = Scene()
+    scene.boots()
+    assert flows_of(scene.writes()) == ()
+    assert scene.committed() == [Heard(NAME), CanServe(NAME)]
+
+
+def test_its_first_frame_is_not_yet_its_word() -> None:
+    scene = Scene()
+    scene.boots()
+    assert scene.guest(announcement(WWW)) == [Heard(NAME)]
+    assert flows_of(scene.writes()) == ()
+    assert scene.committed() == [CanServe(NAME)]
+
+
+def test_what_comes_while_it_is_frozen_is_held_for_the_guest() -> None:
+    scene = Scene()
+    scene.opens()
+    scene.boots()
+    scene.established()
+    (commit,) = scene.writes()
+    late = [scene.says(ACK | PSH, payload=b"late"), syn(2), datagram()]
+    for frame in late:
+        assert scene.arrives(frame) == []
+    assert isinstance(commit, Commit)
+    assert scene.committed() == [Heard(NAME), CanServe(NAME)]
+    assert scene.arrives(syn(3)) == []
+    assert scene.enters(State.AWAKE) == [SendToGuest(NAME, frame) for frame in [*late, syn(3)]]
+
+
+def test_a_connection_is_counted_before_it_is_handed_over() -> None:
+    """Else the guest's end of it might be noticed before its beginning, and it kept for ever."""
+    scene = Scene()
+    scene.opens(1)
+    scene.boots()
+    (track,) = scene.arrives(scene.says(ACK, 1))
+    assert isinstance(track, Track)
+    scene.opens(2)
+    (half_open,) = scene.writes()
+    assert isinstance(half_open, Track)
+    assert (track.opened[0].peer_port, half_open.opened[0].peer_port) == (1, 2)
+    assert scene.tracked() == []
+    flows = flows_of(scene.tracked())
+    assert [flow.tcb.state for flow in flows] == [TcbState.ESTABLISHED, TcbState.SYN_RECEIVED]
+
+
+def test_a_connection_that_its_client_ends_is_counted_no_more() -> None:
+    scene = Scene()
+    scene.opens()
+    scene.boots()
+    (ends,) = scene.established()
+    (untrack,) = scene.arrives(scene.says(RST))
+    assert untrack == Track(NAME, (), (ends,))
+    scene.tracked()
+    assert flows_of(scene.writes()) == ()
+
+
+def test_a_guest_that_dies_before_the_commit_leaves_its_clients_here() -> None:
+    scene = Scene()
+    scene.opens()
+    scene.boots()
+    (ends,) = scene.established()
+    scene.arrives(scene.says(ACK | PSH, payload=b"GET /"))
+    assert scene.boots() == [Track(NAME, (ends,), ())], "with the guest its connections went"
+    assert scene.arrives(datagram()) == []
+    scene.tracked()
+    (answer,) = scene.arrives(scene.says(ACK | PSH, payload=b" HTTP", after=6))
+    assert scene.answer(answer).ack == 111
+    (flow,) = flows_of(scene.writes())
+    assert flow.received == b"GET / HTTP"
+
+
+def test_a_guest_of_an_earlier_epoch_has_no_say() -> None:
+    scene = Scene()
+    scene.boots()
+    scene.boots()
+    assert scene.writes(epoch=1) == []
+    (commit,) = scene.writes()
+    assert commit == Commit(NAME, Epoch(2), ())
+    assert scene.committed(epoch=1) == []
+    assert scene.writes() == [], "once is enough"
+    assert scene.committed() == [Heard(NAME), CanServe(NAME)]
+    assert scene.committed() == []
+
+
+@pytest.mark.parametrize("word", [b"", b"committed", b"imported", b"prepared "])
+def test_other_words_mean_nothing(word: bytes) -> None:
+    scene = Scene()
+    scene.boots()
+    assert scene.writes(word) == []
+
+
+def test_a_guest_that_is_not_asked_has_no_say() -> None:
+    scene = Scene()
+    assert scene.writes() == []
+    scene.boots()
+    scene.enters(State.FAILED)
+    assert scene.writes() == []
+    other = Scene(replace(WWW, handoff=Handoff.REPLAY, terms=None))
+    other.boots()
+    assert other.writes() == []
+
+
+def test_clients_of_a_service_that_fails_are_told() -> None:
+    scene = Scene()
+    scene.opens()
+    scene.boots()
+    (ends,) = scene.established()
+    scene.arrives(datagram())
+    reset, refused, untrack = scene.enters(State.FAILED)
+    assert scene.answer(reset).flags == RST | ACK
+    assert refused == Send(refusal.answer(datagram()) or b"")
+    assert untrack == Track(NAME, (), (ends,))
+    late = scene.says(ACK | PSH, payload=b"hello?")
+    assert scene.arrives(late) == [Send(refusal.answer(late) or b"")]
+
+
+def test_more_clients_than_the_guest_takes_over_wait_for_it() -> None:
+    scene = Scene()
+    for number in range(TERMS.connections):
+        scene.opens(number)
+    assert scene.arrives(syn(7)) == [Wake(NAME, Cause.SYN, SUBNET[100])]
+    assert scene.held() == 1
+    assert isinstance(scene.arrives(syn(0))[0], Send), "who is known is answered"
+
+
+def test_a_wish_that_comes_while_it_stops_is_answered_when_it_has_stopped() -> None:
+    scene = Scene()
+    scene.boots()
+    scene.writes()
+    scene.committed()
+    scene.enters(State.AWAKE)
+    scene.moving()
+    scene.moved(to_guest=True)
+    scene.enters(State.STOPPING)
+    scene.moving()
+    scene.moved(to_guest=False)
+    assert scene.arrives(syn()) == [Wake(NAME, Cause.SYN, SUBNET[100])], "it may run on"
+    answer, wake = scene.enters(State.ASLEEP)
+    assert scene.answer(answer).flags == Flags.SYN | ACK
+    assert isinstance(wake, Wake)
+    assert (scene.held(), scene.core.connections(NAME)) == (0, 1)
+
+
+def test_who_does_not_complete_the_handshake_is_asked_again() -> None:
+    scene = Scene()
+    scene.opens()
+    (again,) = scene.tick(scene.core.deadline() or 0)
+    assert scene.answer(again).flags == Flags.SYN | ACK
+    scene.arrives(syn(1, payload=b"")[:-1] + b"\xff")
+    while (at_ := scene.core.deadline()) is not None:
+        scene.tick(at_)
+    assert scene.core.connections(NAME) == 0
+
+
+def test_damaged_segments_are_counted() -> None:
+    scene = Scene()
+    damaged = bytearray(syn())
+    damaged[40] ^= 1
+    assert scene.arrives(bytes(damaged)) == []
+    scene.opens()
+    data = bytearray(scene.says(ACK, payload=b"hello"))
+    data[-1] ^= 1
+    assert scene.arrives(bytes(data)) == []
+    assert scene.core.counters["malformed"] == 2
+
+
+def test_what_the_store_says() -> None:
+    text = bytes(range(256)) * 17
+    four = tcb.Tcb(
+        TcbState.ESTABLISHED, ENDS.local, 80, ENDS.peer, 4000, ENDS.peer_mac, 1, 2, 2, 3, 4, 5, 6, 7
+    )
+    flow = Flow(replace(four, rx=len(text)), text)
+    said = dict(handoff.commit(Name("www"), Epoch(3), [flow, Flow(four, b"")]))
+    top = b"/conduit/www"
+    chunks = [said.pop(top + b"/tcpv4/0/rx/%d" % i) for i in range(3)]
+    assert b"".join(chunks) == text
+    assert max(map(len, chunks)) == 2048
+    assert said == {
+        top + b"/tcpv4": b"2",
+        top + b"/tcpv4/0": tcb.encode(flow.tcb),
+        top + b"/tcpv4/1": tcb.encode(four),
+        top + b"/tcpv6": b"0",
+        top + b"/handoff/3": b"committed",
+    }
+    assert dict(handoff.beginning(Name("www"), Epoch(3))) == {
+        top + b"/epoch": b"3",
+        top + b"/handoff/3": b"proxying",
+    }
+    assert handoff.word_of(Name("www"), Epoch(3)) == top + b"/handoff/3/guest"
+    assert handoff.cleared(Name("www")) == (top + b"/tcpv4", top + b"/tcpv6")
+
+
+def test_how_far_it_has_come_is_told() -> None:
+    handover = Handover()
+    handover.begin(Epoch(2))
+    assert repr(handover) == "<Handover to epoch 2, proxying>"
+    assert handover.phase is Phase.PROXYING
+
+
+def test_what_is_kept_is_told() -> None:
+    scene = Scene()
+    scene.opens()
+    scene.arrives(datagram())
+    sleeper = scene.core._sleepers[NAME]
+    assert repr(sleeper) == f"<Sleeper {NAME} asleep, 1 frames, 1 connections>"
