@@ -388,7 +388,7 @@ class Daemon:
         except (HostError, OSError) as error:
             # Whatever a backend meets on its way costs this boot, not the guests that run.
             started.set_result(None)
-            self._tell_summoner(service.name, summoning.Gone(epoch, str(error)))
+            self._tell_summoner(service.name, summoning.Gone(epoch, str(error), began=False))
             return
         watch.begin(instance)
         wrote = partial(self._wrote, service.name, epoch)

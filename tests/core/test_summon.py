@@ -173,7 +173,7 @@ def test_failures_double_the_back_off_up_to_a_limit() -> None:
     now, waits = 0.0, []
     for _ in range(12):
         s.handle(WISH, now)
-        s.handle(Gone(s.epoch, "no such image"), now)
+        s.handle(Gone(s.epoch, "no such image", began=False), now)
         deadline = s.deadline()
         assert deadline is not None
         waits.append(deadline - now)
@@ -187,7 +187,7 @@ def test_failures_double_the_back_off_up_to_a_limit() -> None:
     s.handle(Gone(s.epoch, "died", clean=False), now + STABLE_AFTER)
     assert s.state is State.ASLEEP
     s.handle(WISH, now + 20)
-    s.handle(Gone(s.epoch, "no such image"), now + 20)
+    s.handle(Gone(s.epoch, "no such image", began=False), now + 20)
     assert s.deadline() == pytest.approx(now + 20 + BACKOFF_FIRST)
 
 
@@ -260,7 +260,7 @@ def test_dismissed_in_each_state() -> None:
 def test_an_operator_overrides_the_back_off() -> None:
     s = summoner()
     s.handle(WISH, 0.0)
-    s.handle(Gone(s.epoch, "no such image"), 0.0)
+    s.handle(Gone(s.epoch, "no such image", began=False), 0.0)
     assert s.handle(WISH, 0.1) == []
     assert acts(s.handle(Wanted(Cause.OPERATOR), 0.1)) == ["Boot"]
 
@@ -287,14 +287,30 @@ def test_boots_wait_their_turn() -> None:
     assert Admit(third.service.name) in first.handle(Ready(first.epoch), 0.2)
     assert acts(third.handle(Admitted(), 0.2)) == ["Boot"]
     assert acts(second.handle(WISH, 0.3)) == []
-    assert Admit(second.service.name) in third.handle(Gone(third.epoch, "died"), 0.4)
+    assert Admit(second.service.name) in third.handle(Gone(third.epoch, "died", began=False), 0.4)
     assert gate.memory_free == 2 * MEMORY
+
+
+def test_a_guest_that_dies_while_it_boots_is_booted_again_once() -> None:
+    s = summoner()
+    s.handle(Wanted(Cause.SYN), 0.0)
+    entered, boot = s.handle(Gone(Epoch(1), "died"), 0.2)
+    assert entered == Entered(s.service, State.BOOTING, "booted again: died")
+    assert boot == Boot(s.service, Epoch(2), Cause.SYN)
+    assert [e.state for e in s.handle(Gone(Epoch(2), "died"), 0.4) if isinstance(e, Entered)] == [
+        State.FAILED
+    ]
+    s.tick(s.deadline() or 0.0)
+    s.handle(Wanted(Cause.DNS), 2.0)
+    s.handle(Gone(Epoch(3), "died"), 2.1)
+    s.handle(Ready(Epoch(4)), 2.2)
+    assert (s.state, s.reason) == (State.AWAKE, "")
 
 
 def test_a_boot_that_failed_of_itself_is_not_killed() -> None:
     s = summoner()
     s.handle(WISH, 0.0)
-    assert s.handle(Gone(Epoch(1), "no such image"), 0.5) == [
+    assert s.handle(Gone(Epoch(1), "no such image", began=False), 0.5) == [
         Entered(s.service, State.FAILED, "no such image")
     ]
     assert s.deadline() == 0.5 + BACKOFF_FIRST
@@ -365,7 +381,7 @@ def test_what_an_operator_dismissed_is_not_a_failure() -> None:
 def test_dismissed_when_there_is_nothing_to_stop() -> None:
     s = summoner()
     s.handle(WISH, 0.0)
-    s.handle(Gone(s.epoch, "no such image"), 0.0)
+    s.handle(Gone(s.epoch, "no such image", began=False), 0.0)
     assert s.handle(Dismissed(), 0.1) == []
     assert (s.state, s.deadline()) == (State.FAILED, BACKOFF_FIRST)
     # Nor is it when the guest of a boot that took too long is about to be gone.
@@ -403,7 +419,7 @@ def test_a_kept_wish_that_finds_no_memory_fails() -> None:
     gate.memory_free += 1
     s.tick(1.3)
     s.handle(WISH, 2.0)
-    s.handle(Gone(s.epoch, "no such image"), 2.0)
+    s.handle(Gone(s.epoch, "no such image", began=False), 2.0)
     assert s.deadline() == 2.0 + BACKOFF_FIRST
 
 
@@ -411,7 +427,7 @@ def test_a_queued_boot_waits_without_limit() -> None:
     gate = Gatekeeper(4 * MEMORY, boots_max=1)
     first, second = (Summoner(service(i), gate) for i in range(2))
     second.handle(WISH, 0.0)
-    second.handle(Gone(second.epoch, "no such image"), 0.0)
+    second.handle(Gone(second.epoch, "no such image", began=False), 0.0)
     assert second.deadline() == BACKOFF_FIRST
     first.handle(WISH, 0.1)
     assert acts(second.handle(Wanted(Cause.OPERATOR), 0.1)) == []
@@ -419,7 +435,7 @@ def test_a_queued_boot_waits_without_limit() -> None:
     assert second.deadline() is None
     assert second.tick(BACKOFF_FIRST) == []
     assert second.summons == 1
-    assert first.handle(Gone(first.epoch, "died"), 5.0)[-1] == Admit(second.service.name)
+    assert first.handle(Gone(first.epoch, "died", began=False), 5.0)[-1] == Admit(second.service.name)
     assert second.handle(Admitted(), 5.0) == [Boot(second.service, Epoch(2), Cause.OPERATOR)]
     assert second.deadline() == 5.0 + second.service.boot_timeout
     assert second.handle(Admitted(), 5.1) == []

@@ -314,22 +314,18 @@ static void ask_state(struct handover *handover)
 		pull_begin(&handover->pull[0], 0);
 }
 
-static void on_prepared(void *context, enum store_result result, struct slice payload)
-{
-	struct handover *handover = context;
-
-	(void)payload;
-	if (result == STORE_DONE && !handover->asking)
-		ask_state(handover);
-}
-
+/*
+ * All in one breath, so that it is one round trip: a host that commits at once has
+ * done so before it comes to what follows.
+ */
 void handover_prepared(struct handover *handover)
 {
 	struct path path;
 
-	say(handover, "prepared", on_prepared);
 	path_handoff(&path, handover, "");
 	store_watch(handover->store, path_end(&path), "handoff", ignore, handover);
+	say(handover, "prepared", ignore);
+	ask_state(handover);
 }
 
 void handover_event(struct handover *handover, struct slice path)

@@ -3,8 +3,8 @@
  * Takes connections over that the host has opened for us while we booted.
  *
  *	us                              the store
- *	guest = prepared      --->      proxying
- *	is it committed?      --->      committed, or not yet: then a watch tells
+ *	guest = prepared,     --->      proxying
+ *	and is it committed?            committed, or not yet: then a watch tells
  *	read all connections  --->
  *	guest = imported      --->
  *

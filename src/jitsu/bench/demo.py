@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface
@@ -57,20 +57,26 @@ uplink = "{uplink}"
 memory = "256MiB"
 state = "{folder}/state"
 run = "{folder}/run"
-[[service]]
-name = "www"
-dns = ["www.jitsu.test"]
-image = "{image}"
-address = "{with_}"
-idle_after = 600
-[[service]]
-name = "plain"
-dns = ["plain.jitsu.test"]
-image = "{image}"
-address = "{without}"
-idle_after = 600
-handoff = "none"
 """
+_SERVICE = """
+[[service]]
+name = "{offer.name}"
+dns = ["{offer.name}.jitsu.test"]
+image = "{offer.image}"
+address = "{offer.address}"
+idle_after = 600
+{offer.more}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A service of the demo's daemon; `more` are further lines of its configuration."""
+
+    name: str
+    address: str
+    more: str = ""
+    image: Path = field(default_factory=qemu_accel.hello_image)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,8 @@ class Request:
     status: int
     body: bytes
     seen: Seen
+    connect: float
+    """Milliseconds until curl was connected."""
 
     @property
     def milliseconds(self) -> float:
@@ -126,21 +134,29 @@ class Demo:
 
     def measure(self, result: Result, *, with_without: bool = True) -> None:
         """Do one run. Raises HostError when a request is not answered as it should be."""
-        with self.hosts.at(self.hosts.host):
-            accel = qemu_accel.choose(self.run.parent / "state", None)
-            result.floor.append(self._floor.first_frame(qemu.find(accel)) * 1e3)
-        self._forget_neighbour()
-        cold = self.request(WITH)
+        result.floor.append(self.floor())
+        cold = self.cold(WITH, ADDRESS_WITH)
         result.trace = self._trace(cold.seen)
         warm = self.request(WITH)
-        self._stop(WITH)
+        self.stop(WITH)
         result.cold.append(cold.milliseconds)
         result.warm.append(warm.milliseconds)
         result.requests += [cold, warm]
         if with_without:
             self._know_neighbour()
             result.without.append(self.request(WITHOUT).milliseconds)
-            self._stop(WITHOUT)
+            self.stop(WITHOUT)
+
+    def floor(self) -> float:
+        """Return the milliseconds that a bare guest takes to its first frame. Raises HostError."""
+        with self.hosts.at(self.hosts.host):
+            accel = qemu_accel.choose(self.run.parent / "state", None)
+            return self._floor.first_frame(qemu.find(accel)) * 1e3
+
+    def cold(self, service: str, address: str) -> Request:
+        """Request a page of a service that sleeps, from a client that has never heard of it."""
+        self._forget_neighbour(address)
+        return self.request(service)
 
     def request(self, service: str) -> Request:
         """Ask the directory for a service, then the service for its page. Raises HostError."""
@@ -150,12 +166,13 @@ class Demo:
             address = _resolve(name)
             order = f'url = "http://{name}/"\nresolve = "{name}:80:{address}"\n'
             body, said = curl.communicate(order.encode(), timeout=2 * PATIENCE)
-        status = said.decode().strip()
-        if curl.returncode != 0 or not status.endswith("200"):
-            raise HostError(f"http://{name}/: curl exited with {curl.returncode}: {status}")
-        return Request(int(status), body, self._capture.drain())
+        *_, status, connect = said.decode().split() or ["", ""]
+        if curl.returncode != 0 or status != "200":
+            words = said.decode().strip()
+            raise HostError(f"http://{name}/: curl exited with {curl.returncode}: {words}")
+        return Request(int(status), body, self._capture.drain(), float(connect) * 1e3)
 
-    def _stop(self, service: str) -> None:
+    def stop(self, service: str) -> None:
         """Stop a service when its connections have ended: curl has left before their last words."""
         until = time.monotonic() + PATIENCE
         while time.monotonic() < until:
@@ -185,12 +202,11 @@ class Demo:
         total = round((seen.first_byte - zero) * 1e6)
         return trace | {"stages": stages, "total_us": total}
 
-    def _forget_neighbour(self) -> None:
+    def _forget_neighbour(self, address: str) -> None:
         with self.hosts.at(self.hosts.client), IPRoute() as ipr:
             (index,) = ipr.link_lookup(ifname=CLIENT_PORT)
             for entry in list(ipr.neigh("dump", ifindex=index)):
-                address = dict(entry["attrs"])["NDA_DST"]
-                if address == ADDRESS_WITH:
+                if dict(entry["attrs"])["NDA_DST"] == address:
                     ipr.neigh("del", ifindex=index, dst=address)
 
     def _know_neighbour(self) -> None:
@@ -200,22 +216,23 @@ class Demo:
             ipr.neigh("replace", ifindex=index, dst=ADDRESS_WITHOUT, lladdr=mac, state="reachable")
 
 
+def offers() -> tuple[Offer, ...]:
+    """Return the services of the demo: the same guest with Synjitsu and without."""
+    return (
+        Offer(WITH, ADDRESS_WITH),
+        Offer(WITHOUT, ADDRESS_WITHOUT, 'handoff = "none"'),
+    )
+
+
 @contextmanager
-def demo() -> Iterator[Demo]:
+def demo(services: Sequence[Offer] = ()) -> Iterator[Demo]:
     """Have a daemon and a client of it in namespaces of their own. Raises HostError."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="jitsu-demo-")))
         config = folder / "demo.toml"
-        config.write_text(
-            _CONFIG.format(
-                directory=DIRECTORY,
-                uplink=UPLINK,
-                folder=folder,
-                image=qemu_accel.hello_image(),
-                with_=ADDRESS_WITH,
-                without=ADDRESS_WITHOUT,
-            )
-        )
+        text = _CONFIG.format(directory=DIRECTORY, uplink=UPLINK, folder=folder)
+        text += "".join(_SERVICE.format(offer=offer) for offer in services or offers())
+        config.write_text(text)
         hosts = stack.enter_context(two_hosts(CLIENT))
         with hosts.at(hosts.host):
             stack.enter_context(daemon(config, folder / "run"))
@@ -261,7 +278,7 @@ def _answers(run: Path) -> bool:
 def _waiting_curl() -> Iterator[subprocess.Popen[bytes]]:
     """Have a curl that is loaded and waits for its URL on standard input."""
     command = ["curl", "--silent", "--show-error", "--noproxy", "*", "--max-time", str(PATIENCE)]
-    command += ["--write-out", "%{stderr}%{http_code}", "--config", "-"]
+    command += ["--write-out", "%{stderr}%{http_code} %{time_connect}", "--config", "-"]
     pipe = subprocess.PIPE
     try:
         curl = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)

@@ -24,6 +24,9 @@ connection that the guest has seen is ever cut by idleness, however close the ra
 
 *A wish that arrives while the guest is stopping is kept*, and boots it again once it is gone.
 
+*A guest that dies while it boots is booted again, once, at once*: its clients wait, and most that
+kills a guest so early (a host short of memory, an operator's slip) is over the next moment.
+
 *Failure backs off.* Each failure in a row doubles the time during which wishes are refused. A
 guest that has served for `STABLE_AFTER` clears the record.
 
@@ -69,11 +72,15 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """The guest of `epoch` is no more, or never came to be; `clean` if it exited with success."""
+    """The guest of `epoch` is no more, or never came to be; `clean` if it exited with success.
+
+    `began` says whether it ever ran.
+    """
 
     epoch: Epoch
     reason: str
     clean: bool = False
+    began: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +176,7 @@ class Summoner:
         self._fenced = False
         self._used_at = 0.0
         self._failures = 0
+        self._tried = False  # to boot, in vain, for the wish of now
         self._deadline: float | None = None
 
     def __repr__(self) -> str:
@@ -237,7 +245,7 @@ class Summoner:
             case _:
                 return []
 
-    def _ask(self, cause: Cause, now: float) -> list[Effect]:
+    def _ask(self, cause: Cause, now: float, reason: str = "") -> list[Effect]:
         admission = self._gatekeeper.ask(self.service)
         if admission is Admission.REFUSED:
             self._deadline = now + REFUSED_RETRY
@@ -248,7 +256,7 @@ class Summoner:
         self.cause = cause
         self._running = True
         self._queued = True
-        entered = self._enter(State.BOOTING, now)
+        entered = self._enter(State.BOOTING, now, reason)
         return [entered] if admission is Admission.QUEUED else [entered, *self._begin(now)]
 
     def _begin(self, now: float) -> list[Effect]:
@@ -262,6 +270,7 @@ class Summoner:
     def _ready(self, now: float) -> list[Effect]:
         if self.state is not State.BOOTING or self._queued:
             return []
+        self._tried = False
         self._used_at = now
         self._deadline = now + self.service.idle_after
         admitted = self._gatekeeper.booted(self.service.name)
@@ -272,6 +281,9 @@ class Summoner:
         self._fenced = False
         admitted = [Admit(name) for name in self._gatekeeper.gone(self.service.name)]
         match self.state:
+            case State.BOOTING if gone.began and not self._tried:
+                self._tried = True
+                return [*admitted, *self._ask(self.cause, now, f"booted again: {gone.reason}")]
             case State.BOOTING:
                 return [*self._fail(gone.reason, now), *admitted]
             case State.AWAKE if not gone.clean and now - self.since < STABLE_AFTER:
@@ -341,6 +353,7 @@ class Summoner:
     def _fail(self, reason: str, now: float) -> list[Effect]:
         self._deadline = now + min(BACKOFF_FIRST * 2**self._failures, BACKOFF_MAX)
         self._failures += 1
+        self._tried = False
         return [self._enter(State.FAILED, now, reason)]
 
     def _enter(self, state: State, now: float, reason: str = "") -> Entered:

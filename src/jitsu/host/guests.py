@@ -141,6 +141,7 @@ class Presence:
         self._session = StoreLink()
         self._connection: Connection | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._corked = False
         self._port: StorePort | None = None
         with suppress(HostError):  # the guest has gone already
             self._port = link.attend(self._heard)
@@ -162,8 +163,9 @@ class Presence:
 
     def send(self, connection: Connection) -> None:
         """Send the guest what the store has for it."""
-        self._perform(self._session.send(connection.take(), self._xenstored.clock()))
-        self._tick()
+        if not self._corked:
+            self._perform(self._session.send(connection.take(), self._xenstored.clock()))
+            self._tick()
 
     def drop(self) -> None:
         """The store has forgotten the guest's connection: let it begin another."""
@@ -171,7 +173,13 @@ class Presence:
         self._perform(self._session.close(self._xenstored.clock()))
 
     def _heard(self, payload: bytes) -> None:
-        self._perform(self._session.handle(payload, self._xenstored.clock()))
+        now = self._xenstored.clock()
+        # All answers together: what does not fit a first frame waits for its acknowledgement.
+        self._corked = True
+        self._perform(self._session.handle(payload, now))
+        self._corked = False
+        if self._connection is not None and self._connection.pending:
+            self._perform(self._session.send(self._connection.take(), now))
         self._tick()
 
     def _tick(self) -> None:

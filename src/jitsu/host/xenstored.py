@@ -141,8 +141,12 @@ class Xenstored:
 
     def receive(self, connection: Connection, data: bytes) -> None:
         """Serve what a client has sent."""
-        self._perform(self._server.receive(connection, data, self.clock()))
-        if self._observed:
+        if not self._observed:
+            self._perform(self._server.receive(connection, data, self.clock()))
+            return
+        # Who observes may change what the client's next request is about.
+        for effects in self._server.receive_apart(connection, data, self.clock()):
+            self._perform(effects)
             self._look()
 
     def observe(self, path: bytes, told: Callable[[bytes], None]) -> None:

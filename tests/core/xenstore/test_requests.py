@@ -11,7 +11,7 @@ from jitsu.core.xenstore.journal import Introduced
 from jitsu.core.xenstore.server import Server
 from jitsu.core.xenstore.space import Space
 from jitsu.core.xenstore.store import Close, Persist, Released, Send
-from jitsu.wire.xenstore import HEADER, PAYLOAD_MAX, Message, Messages, Op, join
+from jitsu.wire.xenstore import HEADER, PAYLOAD_MAX, Message, Messages, Op, encode, join
 
 LONG = "x" * 3072
 
@@ -353,3 +353,18 @@ def test_this_process_edits_the_tree_in_one_commit() -> None:
     store.says(("dom0", "READ /a/c|", "2"))
     assert store.events("dom0") == ["/a/b|t|", "/a/c|t|"]
     assert store.server.edit(lambda space: None) == []
+
+
+def test_requests_may_be_served_one_at_a_time() -> None:
+    """For somebody who changes the tree between one request of a client's and its next."""
+    talk = Conversation()
+    talk.says(("dom0", "WRITE /word|", "OK|"))
+    client = talk.client("dom0")
+    asked = encode(Message(Op.WRITE, 1, 0, b"/word\0prepared"))
+    asked += encode(Message(Op.READ, 2, 0, b"/state\0"))
+    steps = talk.server.receive_apart(client, asked, 0.0)
+    assert Send(client) in next(steps)
+    talk.server.edit(lambda space: space.write(b"/state", (b"state",), b"committed"))
+    assert Send(client) in next(steps)
+    assert b"committed" in client.take()
+    assert list(steps) == [[]]

@@ -50,15 +50,29 @@ class Server:
 
     def receive(self, connection: Connection, data: bytes, now: float) -> list[Effect]:
         """Take what a client has sent."""
+        for _ in self._requests(connection, data, now):
+            pass
+        return self.store.take()
+
+    def receive_apart(
+        self, connection: Connection, data: bytes, now: float
+    ) -> Iterator[list[Effect]]:
+        """Take what a client has sent; yield the effects of each request before the next."""
+        for _ in self._requests(connection, data, now):
+            yield self.store.take()
+        yield self.store.take()
+
+    def _requests(self, connection: Connection, data: bytes, now: float) -> Iterator[None]:
+        """Serve each request in turn."""
         try:
             for message in connection.messages.feed(data):
                 if self._held_up and connection in self._held_up:
                     self._wait(connection, message)
                 elif not connection.closed:
                     self._serve(connection, message, now)
+                yield
         except WireError as error:
             self.store.close(connection, str(error))
-        return self.store.take()
 
     def edit(self, work: Callable[[Space], None]) -> list[Effect]:
         """Let `work` change the tree as dom0, at once and in one commit: for this very process.
