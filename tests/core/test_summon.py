@@ -435,7 +435,9 @@ def test_a_queued_boot_waits_without_limit() -> None:
     assert second.deadline() is None
     assert second.tick(BACKOFF_FIRST) == []
     assert second.summons == 1
-    assert first.handle(Gone(first.epoch, "died", began=False), 5.0)[-1] == Admit(second.service.name)
+    assert first.handle(Gone(first.epoch, "died", began=False), 5.0)[-1] == Admit(
+        second.service.name
+    )
     assert second.handle(Admitted(), 5.0) == [Boot(second.service, Epoch(2), Cause.OPERATOR)]
     assert second.deadline() == 5.0 + second.service.boot_timeout
     assert second.handle(Admitted(), 5.1) == []

@@ -8,6 +8,7 @@ from ipaddress import IPv4Address
 from jitsu.model import Mac, Service
 from jitsu.wire import arp, ethernet, icmp, ipv4, tcp, udp
 from jitsu.wire.ethernet import BROADCAST, EtherType
+from jitsu.wire.tcb import Tcb, TcbState
 from jitsu.wire.tcp import Flags
 
 PORT = 80
@@ -194,6 +195,21 @@ class Server:
         """Send what guests send first."""
         packet = arp.encode(arp.announcement(self.mac, self.address))
         self.transmit(ethernet.encode(ethernet.Frame(BROADCAST, self.mac, EtherType.ARP, packet)))
+
+    def adopt(self, flow: Tcb, received: bytes) -> None:
+        """Go on with a connection that was opened for this server."""
+        assert isinstance(flow.peer, IPv4Address)
+        me, peer = (self.mac, self.address), (flow.peer_mac, flow.peer)
+        self.flows.add((flow.peer, flow.peer_port))
+        ended = flow.state is TcbState.CLOSE_WAIT
+        if received or ended:
+            flags = Flags.ACK | (Flags.FIN if ended else Flags.PSH)
+            seq = tcp.seq_add(flow.irs, 1)
+            came = tcp.Segment(
+                flow.peer_port, flow.port, seq, flow.snd_nxt, flags, 65535, payload=received
+            )
+            for answer in self._segment(flow.peer, came):
+                self.transmit(segment(me, peer, answer))
 
     def receive(self, data: bytes) -> None:
         """Take a frame."""

@@ -26,6 +26,7 @@ from jitsu.model import (
     Config,
     DirectoryConfig,
     Endpoint,
+    Handoff,
     HostConfig,
     Mac,
     Name,
@@ -34,13 +35,16 @@ from jitsu.model import (
     ReadyOnTcp,
     Service,
     State,
+    Terms,
     mac_of,
 )
+from jitsu.testing.importer import Importer
 from jitsu.testing.network import SimulatedLink, SimulatedNetwork
 from jitsu.testing.peer import PORT, Client, Server
 
 SUBNET = IPv4Network("10.77.0.0/24")
 MEMORY = 16 << 20
+TERMS = Terms(connections=64, window=8192, window_scale=0)
 
 
 @dataclass(slots=True)
@@ -58,6 +62,7 @@ class World:
     replies: dict[int, asyncio.Future[bytes]] = field(default_factory=dict)
     crashes: list[tuple[Name, float]] = field(default_factory=list)
     _clients: int = 0
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.network = SimulatedNetwork(self.chance, self.config.services)
@@ -96,6 +101,26 @@ class World:
         if listens_after:
             server.listens = False
             asyncio.get_running_loop().call_later(listens_after, _listen, server)
+        if service.handoff is Handoff.IMPORT:
+            self._tasks.add(asyncio.create_task(self._import(service, link, server, listens_after)))
+        else:
+            server.announce()
+
+    async def _import(
+        self, service: Service, link: SimulatedLink, server: Server, after: float
+    ) -> None:
+        """Play a guest that takes over the connections that were opened for it."""
+        await asyncio.sleep(after + 0.0001)
+        if link not in self.network.links:
+            return
+
+        def pause() -> float:
+            return 0.0005 * self.chance.random()
+
+        def lives() -> bool:
+            return link in self.network.links
+
+        await Importer(self.xenstored, service, server.adopt, lives, pause).run()
         server.announce()
 
     def _script(self, service: Service) -> Script:
@@ -141,6 +166,8 @@ class World:
         finally:
             self.daemon.close()
             await serving
+            for task in self._tasks:
+                await task
         self.check_returned()
 
     def check_returned(self) -> None:
@@ -191,6 +218,7 @@ def random_services(chance: Random) -> tuple[Service, ...]:
             answer=chance.choice(list(Answer)),
             ready=chance.choice([ReadyOnFrame(), ReadyOnTcp(PORT)]),
             boot_timeout=0.5,
+            **({"handoff": Handoff.IMPORT, "terms": TERMS} if chance.random() < 0.5 else {}),
         )
         for i in range(chance.randint(1, 4))
     )
