@@ -18,14 +18,16 @@ Two phases, so that exactly one side owns a connection at every instant, whoever
     freezes: takes no more          all flows, committed:
     commits                   --->  one transaction
     silent, for good                committed               --->  owns; imports, answers
-                                    guest = imported        <---
+                                    guest = imported        <---  has them all
+    gives it what was held,
     removes the flows         --->
 
 *The commit is the instant* at which the owner changes. Before it a guest that dies has changed
 nothing: its clients are with Synjitsu, and the next guest is asked. After it Synjitsu sends nothing
 for these connections; if the guest dies, they have died with it, and their clients are told.
 
-*What comes between freeze and commit* is held and given to the guest after the commit.
+*What comes between freeze and import* is held, and given to the guest when it has all connections:
+a segment of one that it has yet to read it would have to answer with RST.
 
 *The epoch is the fence.* Each boot has its own nodes, which only the guest of that boot may read,
 and of which it may write one: a guest cannot forge the commit, the epoch, or another's
@@ -49,6 +51,7 @@ class Phase(Enum):
     PROXYING = auto()
     FROZEN = auto()
     COMMITTED = auto()
+    IMPORTED = auto()
 
 
 class Handover:
@@ -73,15 +76,16 @@ class Handover:
         self.phase = Phase.FROZEN
         return True
 
-    def imported(self, epoch: Epoch, word: bytes) -> bool:
-        """Take a guest's word; say whether the store need not keep the connections any more."""
-        return word == IMPORTED and epoch == self.epoch and self.phase is Phase.COMMITTED
+    def committed(self, epoch: Epoch) -> None:
+        """The store has it."""
+        if epoch == self.epoch and self.phase is Phase.FROZEN:
+            self.phase = Phase.COMMITTED
 
-    def committed(self, epoch: Epoch) -> bool:
-        """The store has it; say whether that still concerns anybody."""
-        if epoch != self.epoch or self.phase is not Phase.FROZEN:
+    def imported(self, epoch: Epoch, word: bytes) -> bool:
+        """Take a guest's word; say whether it has, just now, all that was committed to it."""
+        if word != IMPORTED or epoch != self.epoch or self.phase is not Phase.COMMITTED:
             return False
-        self.phase = Phase.COMMITTED
+        self.phase = Phase.IMPORTED
         return True
 
 

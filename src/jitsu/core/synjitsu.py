@@ -20,7 +20,7 @@ All else is held, and replayed to the guest in the order of its arrival. Then th
 Who owns an address, and what becomes of a frame for it:
 
     OURS     asleep, booting, failed   answered, held, or refused
-    OURS     frozen                    held, whatever it is: the connections are being handed over
+    OURS     from freeze to import     held, whatever it is: the connections are being handed over
     OURS     awake: about to be moved  passed to the guest on its own link
     MOVING   the entry is being moved  the same, or held where there is no such link any more
     GUEST    awake, just moved         a straggler that was queued before the move: sent on
@@ -141,7 +141,8 @@ class Synjitsu:
                 self._sleepers[name].tracking -= 1
                 return self._commit(self._sleepers[name])
             case Committed(name, epoch):
-                return self._committed(self._sleepers[name], epoch)
+                self._sleepers[name].handover.committed(epoch)
+                return []
             case StateEntered(name, state, epoch):
                 return self._entered(self._sleepers[name], state, epoch, now)
             case Moving(name):
@@ -174,7 +175,7 @@ class Synjitsu:
             return [Send(frame)]
         if sleeper.owner is not Owner.OURS or sleeper.state is State.AWAKE:
             return self._hasten(sleeper, seen, frame)
-        if sleeper.handover.phase is Phase.FROZEN:
+        if sleeper.state is State.BOOTING and sleeper.handover.phase is not Phase.PROXYING:
             return self._hold(sleeper, seen, frame)
         return self._client_sent(sleeper, seen, frame, now)
 
@@ -339,9 +340,12 @@ class Synjitsu:
         return self._readiness.guest_sent(sleeper.service.name, seen, frame, now)
 
     def _guest_wrote(self, sleeper: Sleeper, epoch: Epoch, word: bytes) -> list[Effect]:
-        """Freeze the connections of a guest that is prepared; clean up after one that has them."""
+        """Freeze the connections for a guest that is prepared; let one serve that has them."""
         if sleeper.handover.imported(epoch, word):
-            return [Clear(sleeper.service.name, epoch)]
+            name = sleeper.service.name
+            heard = [] if sleeper.heard else [Heard(name)]
+            sleeper.heard = True
+            return [*heard, CanServe(name), Clear(name, epoch)]
         if sleeper.state is not State.BOOTING or not sleeper.imports:
             return self._drop("word of a guest that is not asked")
         if not sleeper.handover.prepared(epoch, word):
@@ -375,14 +379,6 @@ class Synjitsu:
             return []
         self._tables.set(sleeper.service.name, None)
         return [Commit(sleeper.service.name, sleeper.handover.epoch, flows.hand_over())]
-
-    def _committed(self, sleeper: Sleeper, epoch: Epoch) -> list[Effect]:
-        if not sleeper.handover.committed(epoch):
-            return []
-        name = sleeper.service.name
-        heard = [] if sleeper.heard else [Heard(name)]
-        sleeper.heard = True
-        return [*heard, CanServe(name)]
 
     # Small questions.
 
