@@ -296,7 +296,7 @@ class World:
             if client.ends == ends and not client.reset:
                 begins = client.theirs is None
                 client.hears(segment)
-                if begins and client.theirs is not None and not self._is_owned(client):
+                if begins and client.theirs is not None and not self._has_said(client):
                     assert self.troubled, "nobody knows what was answered just now"
                     client.forsaken = True
 
@@ -445,6 +445,14 @@ class World:
         flows = self.core._sleepers[WWW.name].flows
         assert flows is not None
         return flows._table
+
+    def _has_said(self, client: Client) -> bool:
+        """Say whether who has the connection now has answered its SYN, not one before."""
+        ends, held = client.ends.turned(), self._held().get(_key(client))
+        if held is not None:
+            return held.syn_ack.seq == client.theirs
+        flow = self.guest.flows.get(ends) if self.guest is not None else None
+        return ends in self.granted and (flow is None or flow.iss == client.theirs)
 
     def _is_owned(self, client: Client) -> bool:
         return _key(client) in self._held() or client.ends.turned() in self.granted

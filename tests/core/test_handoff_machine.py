@@ -125,9 +125,7 @@ class HandoffMachine(RuleBasedStateMachine):
         self.world.heals()
 
 
-HandoffMachine.TestCase.settings = settings(
-    max_examples=100, stateful_step_count=60, deadline=None
-)
+HandoffMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
 TestHandoff = HandoffMachine.TestCase
 
 
