@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from unikernel.guest import CMDLINE, LIBRARY, Guest, build, load
+from unikernel.guest import CMDLINE, HEAP, LIBRARY, Guest, build, load
 from unikernel.talk import World
 
 
@@ -20,8 +20,8 @@ def start(library: ctypes.CDLL) -> Iterator[Callable[..., Guest]]:
     """Start guests; they end with the test."""
     guests: list[Guest] = []
 
-    def new(cmdline: str = CMDLINE, seed: int = 1) -> Guest:
-        guests.append(Guest(library, cmdline, seed))
+    def new(cmdline: str = CMDLINE, seed: int = 1, heap: int = HEAP) -> Guest:
+        guests.append(Guest(library, cmdline, seed, heap))
         return guests[-1]
 
     yield new

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unikernel.guest import Guest
+from unikernel.guest import MIB, Guest
 from unikernel.lossy import MS, Client, Weather, simulate
 from unikernel.talk import get
 
@@ -61,6 +61,14 @@ def test_sixty_four_at_once(start: Callable[..., Guest], loss: float) -> None:
     simulate(start(), clients, Weather(loss=loss, jitter=3 * MS), 7)
     for i, client in enumerate(clients):
         assert body(client) == pattern(20_000 + i)
+        assert not client.reset
+
+
+def test_five_hundred_at_once(start: Callable[..., Guest]) -> None:
+    clients = [bytes_client(40000 + i, 2000 + i) for i in range(500)]
+    assert simulate(start(heap=14 * MIB), clients, Weather(jitter=3 * MS), 7) < 1
+    for i, client in enumerate(clients):
+        assert body(client) == pattern(2000 + i)
         assert not client.reset
 
 

@@ -1,5 +1,6 @@
 """TCP, one conversation for each rule."""
 
+import json
 import random
 from collections.abc import Callable
 from ipaddress import IPv4Address
@@ -7,12 +8,11 @@ from itertools import pairwise
 
 import pytest
 
-from unikernel.guest import CMDLINE, NEVER, Guest
+from unikernel.guest import CMDLINE, MIB, NEVER, Guest
 from unikernel.packets import Segment
 from unikernel.talk import GET, Peer, World, get
 
 WINDOW = 8192
-TABLE = 256
 MSS_100 = bytes.fromhex("02040064")
 
 
@@ -453,8 +453,48 @@ def test_challenges_are_limited(peer: Peer) -> None:
 # -- The table --
 
 
+def table_size(world: World) -> int:
+    peer = Peer(world, 29999).open()
+    peer.send("PA", get("/stats"))
+    stats = json.loads(peer.read().partition(b"\r\n\r\n")[2])
+    peer.send("R")
+    return int(stats["connections_max"])
+
+
+@pytest.mark.parametrize(
+    ("heap", "least", "most"), [(2, 64, 84), (4, 160, 168), (7, 256, 295), (15, 600, 640)]
+)
+def test_the_table_follows_the_memory(
+    start: Callable[..., Guest], heap: int, least: int, most: int
+) -> None:
+    guest = start(heap=heap * MIB)
+    size = table_size(World(guest))
+    assert least <= size <= most
+    # What is left is not enough for one more.
+    assert 0 <= heap * MIB - size * 24576 < 25 * 1024 + size * 512 + 64 * 1024
+
+
+def test_the_table_has_an_end(start: Callable[..., Guest]) -> None:
+    assert table_size(World(start(heap=64 * MIB))) == 1024
+
+
+def test_too_little_memory_is_the_end(start: Callable[..., Guest]) -> None:
+    guest = start(heap=3 * MIB // 2)
+    assert guest.run(0) == []
+    assert guest.status == 1
+    assert guest.console == "jitsu: cannot start: not enough memory\n"
+
+
+def test_memory_is_not_touched_before_it_is_used(start: Callable[..., Guest]) -> None:
+    world = World(start(heap=64 * MIB))
+    at_start = world.guest.touched
+    assert at_start < 64 * 1024
+    Peer(world).open().send("PA", GET)
+    assert world.guest.touched <= at_start + 8 * 4096
+
+
 def test_full_table_refuses_until_one_leaves(world: World) -> None:
-    peers = [Peer(world, 30000 + i).open() for i in range(TABLE)]
+    peers = [Peer(world, 30000 + i).open() for i in range(table_size(world))]
     late = Peer(world, 50000)
     late.send("S")
     late.silence()
@@ -468,7 +508,7 @@ def test_full_table_refuses_until_one_leaves(world: World) -> None:
 
 
 def test_the_oldest_time_wait_makes_room(world: World) -> None:
-    peers = [Peer(world, 30000 + i).open() for i in range(TABLE)]
+    peers = [Peer(world, 30000 + i).open() for i in range(table_size(world))]
     for peer in peers:
         peer.send("PA", get("/bytes/3", "Connection: close"))
         last = peer.segments()[-1]

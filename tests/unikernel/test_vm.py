@@ -75,13 +75,24 @@ def namespace() -> Iterator[str]:
 class Machine:
     """A running guest; its console is a pipe."""
 
-    def __init__(self, image: Path, namespace: str, cmdline: str, accelerator: str) -> None:
+    def __init__(
+        self, image: Path, namespace: str, cmdline: str, accelerator: str, memory: int
+    ) -> None:
         self.namespace = namespace
         self.said = ""
         command = ["ip", "netns", "exec", namespace, "qemu-system-x86_64"]
         command += ["-accel", accelerator, "-nodefaults", "-no-user-config", "-no-reboot"]
         command += ["-M", "microvm,acpi=off,pic=off,pit=off,rtc=off,isa-serial=off"]
-        command += ["-display", "none", "-m", "8", "-kernel", str(image), "-append", cmdline]
+        command += [
+            "-display",
+            "none",
+            "-m",
+            str(memory),
+            "-kernel",
+            str(image),
+            "-append",
+            cmdline,
+        ]
         command += ["-chardev", "stdio,id=console,signal=off"]
         command += ["-device", "isa-debugcon,iobase=0xe9,chardev=console"]
         command += ["-global", "virtio-mmio.force-legacy=false"]
@@ -128,8 +139,10 @@ class Machine:
 def boot(image: Path, namespace: str) -> Iterator[Callable[..., Machine]]:
     with contextlib.ExitStack() as stack:
 
-        def start(options: str = "", accelerator: str = "tcg", cmdline: str = CMDLINE) -> Machine:
-            machine = Machine(image, namespace, f"{cmdline} {options}", accelerator)
+        def start(
+            options: str = "", accelerator: str = "tcg", cmdline: str = CMDLINE, memory: int = 8
+        ) -> Machine:
+            machine = Machine(image, namespace, f"{cmdline} {options}", accelerator, memory)
             stack.callback(machine.close)
             return machine
 
@@ -188,6 +201,42 @@ def test_sixty_four_in_parallel(machine: Machine) -> None:
     )  # fmt: skip
     expected = {f"200 {200_000 + i}" for i in range(64)}
     assert set(codes.decode().splitlines()) == expected
+
+
+MANY = f"""
+import selectors, socket
+N, answers, selector = 500, [], selectors.DefaultSelector()
+for _ in range(N):
+    client = socket.socket()
+    client.setblocking(False)
+    client.connect_ex(("{ADDRESS}", 80))
+    selector.register(client, selectors.EVENT_WRITE, bytearray())
+while len(answers) < N:
+    ready = selector.select({TIMEOUT})
+    assert ready, len(answers)
+    for key, events in ready:
+        if events & selectors.EVENT_WRITE:
+            key.fileobj.send(b"GET /bytes/9999 HTTP/1.1\\r\\nHost: www\\r\\n\\r\\n")
+            selector.modify(key.fileobj, selectors.EVENT_READ, key.data)
+        else:
+            key.data.extend(key.fileobj.recv(65536) or b"?")
+            if len(key.data.partition(b"\\r\\n\\r\\n")[2]) >= 9999:
+                answers.append(key.fileobj)  # it stays open
+                selector.unregister(key.fileobj)
+"""
+
+
+def test_five_hundred_stay_connected(boot: Callable[..., Machine]) -> None:
+    machine = boot(memory=16)
+    machine.expect("is ready")
+    machine.run(sys.executable, "-c", MANY)
+    stats = json.loads(machine.curl(f"{SITE}/stats"))
+    assert stats["connections"] == 501
+    assert stats["tcp_refused"] == 0
+
+
+def test_eight_mebibytes_hold_256(machine: Machine) -> None:
+    assert json.loads(machine.curl(f"{SITE}/stats"))["connections_max"] >= 256
 
 
 UDP_ECHO = f"""

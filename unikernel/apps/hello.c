@@ -25,7 +25,7 @@ struct hello {
 	struct options options;
 	struct http http;
 	struct store store;
-	struct net net; /* last, since its end is megabytes of buffers */
+	struct net net;
 };
 
 static void console(struct text *text)
@@ -187,12 +187,27 @@ static uint64_t turn(struct hello *hello)
 	return next;
 }
 
+/* Divides what the heap has behind `hello` among connections; false if that is too little. */
+static bool use_heap(struct hello *hello, size_t heap_size)
+{
+	struct http_session *session = (void *)(hello + 1);
+	size_t rest = heap_size - min(heap_size, sizeof(*hello));
+	size_t fit = rest / (TCP_FOOTPRINT + sizeof(*session));
+	unsigned connections = (unsigned)min(fit, TCP_CONNECTIONS_MAX);
+
+	if (connections < TCP_CONNECTIONS_MIN)
+		return false;
+	hello->http.session = session;
+	tcp_init(&hello->net, session + connections, connections);
+	return true;
+}
+
 int app_main(const struct platform_start_info *info)
 {
 	struct hello *hello = info->heap_start;
 	const char *error;
 
-	if (info->heap_size < sizeof(*hello))
+	if (!use_heap(hello, info->heap_size))
 		return fail("not enough memory");
 	error = options_parse(&hello->options, info->cmdline);
 	if (error != NULL)

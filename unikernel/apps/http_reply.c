@@ -112,6 +112,7 @@ static void write_stats(const struct http *http, struct text *text)
 	stat(text, "uptime_us", http->net->now / 1000);
 	stat(text, "requests", http->requests);
 	stat(text, "connections", http->connections);
+	stat(text, "connections_max", http->net->tcp.capacity);
 	stat(text, "frames_in", counters->frames_in);
 	stat(text, "frames_out", counters->frames_out);
 	stat(text, "dropped_out", counters->dropped_out);

@@ -83,7 +83,7 @@ struct net {
 	struct arp_entry arp[ARP_ENTRIES];
 	uint8_t frame_in[FRAME_MAX];
 	uint8_t frame_out[FRAME_MAX];
-	struct tcp tcp; /* last: its buffers are megabytes that stay untouched until used */
+	struct tcp tcp;
 };
 
 /* A received packet while it is looked at. */

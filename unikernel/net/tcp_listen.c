@@ -3,10 +3,10 @@
 #include "net.h"
 
 /*
- * Half-open connections with state of their own; more of them get cookies. A
- * burst of 64 honest clients fits; a flood leaves three quarters of the table.
+ * The part of the table for half-open connections; more of them get cookies. A
+ * burst of honest clients fits; a flood leaves three quarters to the others.
  */
-#define TCP_HALF_OPEN_MAX 64
+#define TCP_HALF_OPEN_PART 4
 /* So long after the last one an ACK may still bring a cookie back. */
 #define TCP_COOKIE_LIFE (128 * SECOND)
 
@@ -56,7 +56,7 @@ static void syn_input(struct net *net, const struct tcp_listener *listener,
 {
 	struct tcp_connection *c;
 
-	if (net->tcp.half_open >= TCP_HALF_OPEN_MAX) {
+	if (net->tcp.half_open >= net->tcp.capacity / TCP_HALF_OPEN_PART) {
 		net->tcp.cookies_until = net->now + TCP_COOKIE_LIFE;
 		net->counters.tcp_cookies++;
 		tcp_send_cookie(net, segment, tcp_cookie(net, segment));
