@@ -1,11 +1,16 @@
 """The guest's stack, built for the host."""
 
 import ctypes
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from unikernel.guest import CMDLINE, HEAP, LIBRARY, Guest, build, load
+from unikernel.machine import IMAGE
 from unikernel.talk import World
 
 
@@ -13,6 +18,39 @@ from unikernel.talk import World
 def library() -> ctypes.CDLL:
     build("host")
     return load(LIBRARY)
+
+
+@pytest.fixture(scope="session")
+def image() -> Path:
+    build("image")
+    return IMAGE
+
+
+@pytest.fixture(scope="session")
+def sanitized() -> Callable[[str, int, int], None]:
+    """Run a fuzzer in a process of its own, on the library with sanitizers."""
+    build("sanitized")
+    preload = subprocess.check_output(["gcc", "-print-file-name=libasan.so"], text=True).strip()
+    if not Path(preload).is_absolute():
+        pytest.skip("needs gcc's libasan")
+    library = LIBRARY.with_name("libjitsunet-sanitized.so")
+
+    def run(module: str, seed: int, rounds: int) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", module, str(library), str(seed), str(rounds)],
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+                "LD_PRELOAD": preload,
+                "ASAN_OPTIONS": "detect_leaks=0",  # Python's own are none of our business
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+
+    return run
 
 
 @pytest.fixture

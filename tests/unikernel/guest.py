@@ -8,6 +8,7 @@ from pathlib import Path
 UNIKERNEL = Path(__file__).parents[2] / "unikernel"
 LIBRARY = UNIKERNEL / "build" / "libjitsunet.so"
 CMDLINE = "ip=10.77.0.10::10.77.0.1:255.255.255.0:www::off"
+BOTH = f"{CMDLINE} ip6=fd77::10/64,fd77::1"
 SECOND = 1_000_000_000
 NEVER = 2**64 - 1
 FRAME_MAX = 1514

@@ -1,9 +1,7 @@
 """Scripted conversations with the guest: say this, expect that, at this time."""
 
-from ipaddress import IPv4Address
-
 from unikernel.guest import NEVER, SECOND, Guest
-from unikernel.packets import PEER_IP, Segment
+from unikernel.packets import PEER_IP, Address, Segment
 
 MSS_1460 = bytes.fromhex("020405b4")
 GET = b"GET / HTTP/1.1\r\nHost: www\r\n\r\n"
@@ -14,11 +12,12 @@ def get(path: str, *fields: str) -> bytes:
 
 
 class World:
-    """A guest on a link without loss, and the time there."""
+    """A guest on a link without loss, the time there, and who talks to it unless told otherwise."""
 
-    def __init__(self, guest: Guest) -> None:
+    def __init__(self, guest: Guest, peer: Address = PEER_IP, now: int = 0) -> None:
         self.guest = guest
-        self.now = 0
+        self.peer = peer
+        self.now = now
         self.frames: list[bytes] = []
         self.run()
 
@@ -58,10 +57,17 @@ class World:
 class Peer:
     """One end of a connection; keeps its own numbers so that scripts need not."""
 
-    def __init__(self, world: World, port: int = 40000, address: IPv4Address = PEER_IP) -> None:
+    def __init__(
+        self,
+        world: World,
+        port: int = 40000,
+        address: Address | None = None,
+        guest: Address | None = None,
+    ) -> None:
         self.world = world
         self.port = port
-        self.address = address
+        self.address = address or world.peer
+        self.guest = guest
         self.seq = 1000 * port
         self.ack = 0
         self.window = 65535
@@ -85,6 +91,7 @@ class Peer:
             options,
             self.port,
             peer=self.address,
+            guest=self.guest,
         )
         if seq is None:
             self.seq += segment.length

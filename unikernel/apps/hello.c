@@ -4,7 +4,7 @@
  *
  * The announcement is the first frame to leave, and leaves when everything can
  * be served: whoever started us takes it for "ready". Only frames of the store's
- * link may come before, where we have to ask the store for our address.
+ * link may come before, where we have to ask the store for our addresses.
  */
 #include "http.h"
 #include "options.h"
@@ -53,7 +53,10 @@ static void say_ready(struct hello *hello)
 	text_string(&text, "jitsu: ");
 	text_bytes(&text, hello->options.hostname.start, hello->options.hostname.length);
 	text_string(&text, " is ready at ");
-	text_address(&text, hello->options.net.address);
+	if (hello->options.net.address != 0)
+		text_address(&text, hello->options.net.address);
+	else
+		text_address6(&text, hello->options.net.address6.bytes);
 	text_string(&text, " after ");
 	text_decimal(&text, hello->http.boot / 1000);
 	text_string(&text, " us");
@@ -111,13 +114,28 @@ static void on_address(void *context, enum store_result result, struct slice pay
 {
 	struct hello *hello = context;
 	struct slice copy = { hello->address, min(payload.length, (size_t)ADDRESS_MAX) };
-	const char *error = "no ip= on the command line, nor in the store";
+	const char *error;
+
+	if (result != STORE_DONE)
+		return; /* it will be asked for again, or there is only an ip6 */
+	memcpy(hello->address, payload.start, copy.length);
+	error = options_parse_ip(&hello->options, copy);
+	if (error != NULL)
+		platform_exit(fail(error));
+}
+
+/* The answer to the second question, so the first has been answered. */
+static void on_address6(void *context, enum store_result result, struct slice payload)
+{
+	struct hello *hello = context;
+	const char *error = NULL;
 
 	if (result == STORE_LOST)
-		return; /* it will be asked for again */
-	memcpy(hello->address, payload.start, copy.length);
+		return;
 	if (result == STORE_DONE)
-		error = options_parse_ip(&hello->options, copy);
+		error = options_parse_ip6(&hello->options, payload);
+	else if (hello->options.net.address == 0)
+		error = "no ip= on the command line, nor in the store";
 	if (error != NULL)
 		platform_exit(fail(error));
 	hello->http.hostname = hello->options.hostname;
@@ -128,10 +146,12 @@ static void on_address(void *context, enum store_result result, struct slice pay
 
 static void use_store(struct hello *hello)
 {
-	if (hello->options.net.address == 0)
-		store_read(&hello->store, "ip", on_address, hello);
-	else
+	if (net_has_address(&hello->net.config)) {
 		publish(hello);
+		return;
+	}
+	store_read(&hello->store, "ip", on_address, hello);
+	store_read(&hello->store, "ip6", on_address6, hello);
 }
 
 /* We watch nothing: this is a new session, and what was on its way may be lost. */
@@ -220,7 +240,7 @@ int app_main(const struct platform_start_info *info)
 	if (hello->options.listen_delay == 0)
 		http_listen(&hello->http, &hello->net);
 	hello->http.store_used = hello->options.store;
-	if (hello->options.net.address != 0)
+	if (net_has_address(&hello->options.net))
 		announce(hello);
 	for (;;)
 		platform_yield(turn(hello));

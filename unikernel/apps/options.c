@@ -58,6 +58,84 @@ const char *options_parse_ip(struct options *options, struct slice value)
 	return NULL;
 }
 
+static unsigned hex_digit(char c)
+{
+	char lower = c | 0x20;
+
+	if ((c >= '0') & (c <= '9'))
+		return (unsigned)(c - '0');
+	return (lower >= 'a') & (lower <= 'f') ? (unsigned)(lower - 'a' + 10) : 16;
+}
+
+/* Takes up to four hexadecimal digits off the front. */
+static bool take_number(struct slice *text, uint8_t *bytes)
+{
+	unsigned value = 0;
+	size_t digits = 0;
+
+	while (digits < min(text->length, 4u) && hex_digit(text->start[digits]) < 16)
+		value = value << 4 | hex_digit(text->start[digits++]);
+	put16(bytes, (uint16_t)value);
+	*text = slice_from(*text, digits);
+	return digits > 0;
+}
+
+/* RFC 4291 2.2, but for its third form, which ends in the decimal bytes of IPv4. */
+static bool parse_address6(struct slice text, struct ip *address)
+{
+	size_t length = 0, gap = SIZE_MAX; /* where "::" was */
+	bool divided = true;		   /* no colon is due before the next number */
+	uint8_t *bytes = address->bytes;
+
+	while (text.length > 0) {
+		if (slice_starts(text, "::")) {
+			if (gap != SIZE_MAX)
+				return false;
+			gap = length;
+			text = slice_from(text, 2);
+			divided = true;
+			continue;
+		}
+		if (!divided) {
+			if (text.start[0] != ':')
+				return false;
+			text = slice_from(text, 1);
+		}
+		if (length == 16 || !take_number(&text, bytes + length))
+			return false;
+		length += 2;
+		divided = false;
+	}
+	if (gap == SIZE_MAX || length == 16)
+		return (gap == SIZE_MAX) & (length == 16);
+	memmove(bytes + 16 - (length - gap), bytes + gap, length - gap);
+	memset(bytes + gap, 0, 16 - length);
+	return true;
+}
+
+/* One of a host on a link; what begins with ::/64 is none, and means none here. */
+static bool parse_host6(struct slice text, struct ip *address)
+{
+	return parse_address6(text, address) && address->word[0] != 0 && !ip_is_multicast(*address);
+}
+
+const char *options_parse_ip6(struct options *options, struct slice value)
+{
+	struct slice address = slice_cut(&value, '/');
+	struct slice bits = slice_cut(&value, ',');
+	struct net_config *net = &options->net;
+	uint64_t prefix;
+
+	if (!parse_host6(address, &net->address6))
+		return "ip6=: bad address";
+	if (!slice_decimal(bits, &prefix) || prefix > 128)
+		return "ip6=: bad prefix length";
+	net->prefix6 = (unsigned)prefix;
+	if (value.length > 0 && !parse_host6(value, &net->gateway6))
+		return "ip6=: bad gateway";
+	return NULL;
+}
+
 /* Milliseconds, up to a day, as nanoseconds. */
 static bool parse_ms(struct slice text, uint64_t *ns)
 {
@@ -73,6 +151,8 @@ static const char *parse_word(struct options *options, struct slice name, struct
 {
 	if (slice_is(name, "ip"))
 		return options_parse_ip(options, value);
+	if (slice_is(name, "ip6"))
+		return options_parse_ip6(options, value);
 	if (slice_is(name, "listen_delay_ms") && !parse_ms(value, &options->listen_delay))
 		return "listen_delay_ms=: not a number";
 	if (slice_is(name, "panic_ms") && !parse_ms(value, &options->panic_at))
@@ -97,5 +177,5 @@ const char *options_parse(struct options *options, const char *cmdline)
 		if (error != NULL)
 			return error;
 	}
-	return (options->net.address == 0) & !options->store ? "no ip= on the command line" : NULL;
+	return net_has_address(&options->net) | options->store ? NULL : "no ip= on the command line";
 }

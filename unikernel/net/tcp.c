@@ -73,20 +73,19 @@ static void parse_options(struct tcp_segment *segment, const uint8_t *option, si
 	}
 }
 
-static bool parse(const struct net *net, const struct packet *packet, struct tcp_segment *segment)
+static bool parse(const struct packet *packet, struct tcp_segment *segment)
 {
 	const uint8_t *header = packet->payload;
-	uint64_t sum = checksum_pseudo(net, packet->source, IP_TCP, packet->length);
 	size_t header_length;
 
 	if (packet->length < TCP_HEADER)
 		return false;
 	header_length = (size_t)(header[12] >> 4) * 4;
 	if ((header_length < TCP_HEADER) | (header_length > packet->length) ||
-	    checksum(sum, header, packet->length) != 0)
+	    checksum_of(&packet->ends, IP_TCP, header, packet->length) != 0)
 		return false;
 	*segment = (struct tcp_segment){
-		.peer = { .address = packet->source,
+		.peer = { .ends = packet->ends,
 			  .port = get16(header),
 			  .local_port = get16(header + 2) },
 		.seq = get32(header + 4),
@@ -97,7 +96,6 @@ static bool parse(const struct net *net, const struct packet *packet, struct tcp
 		.length = (uint32_t)(packet->length - header_length),
 		.window_shift = -1,
 	};
-	memcpy(segment->peer.mac, packet->mac, MAC_SIZE);
 	if ((segment->flags & SYN) != 0)
 		parse_options(segment, header + TCP_HEADER, header_length - TCP_HEADER);
 	return (segment->peer.port != 0) & (segment->peer.local_port != 0);
@@ -108,8 +106,10 @@ static struct tcp_connection *find(struct net *net, const struct tcp_peer *peer)
 	for (unsigned i = 0; i < net->tcp.used; i++) {
 		struct tcp_connection *c = &net->tcp.connection[i];
 
-		if ((c->state != TCP_FREE) & (c->peer.address == peer->address) &
-		    (c->peer.port == peer->port) & (c->peer.local_port == peer->local_port))
+		if ((c->state != TCP_FREE) & (c->peer.port == peer->port) &
+		    (c->peer.local_port == peer->local_port) &
+		    ip_equal(c->peer.ends.theirs, peer->ends.theirs) &
+		    ip_equal(c->peer.ends.ours, peer->ends.ours))
 			return c;
 	}
 	return NULL;
@@ -120,7 +120,7 @@ void tcp_input(struct net *net, const struct packet *packet)
 	struct tcp_segment segment;
 	struct tcp_connection *c;
 
-	if (!parse(net, packet, &segment)) {
+	if (!parse(packet, &segment)) {
 		net->counters.malformed++;
 		return;
 	}

@@ -6,9 +6,7 @@
 #ifndef TCP_H
 #define TCP_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "ip.h"
 
 struct net;
 struct packet;
@@ -88,8 +86,7 @@ enum { FIN = 1, SYN = 2, RST = 4, PSH = 8, ACK = 16 };
 #define TCP_HEADER 20
 
 struct tcp_peer {
-	uint8_t mac[6];
-	uint32_t address;
+	struct ip_ends ends;
 	uint16_t port, local_port;
 };
 
@@ -193,6 +190,8 @@ void tcp_event(struct tcp_connection *c, enum tcp_event event);
 void tcp_reset_connection(struct tcp_connection *c);
 
 /* tcp_listen.c */
+/* What the SYN says that its sender takes, or else what its family says. */
+uint16_t tcp_offered_mss(const struct tcp_segment *syn);
 void tcp_listen_input(struct net *net, const struct tcp_segment *segment);
 void tcp_established(struct tcp_connection *c, const struct tcp_segment *segment);
 
