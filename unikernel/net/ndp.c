@@ -67,7 +67,7 @@ struct ip ndp_next_hop(const struct net *net, struct ip address)
 	unsigned whole = config->prefix6 / 8, bits = config->prefix6 % 8;
 	uint8_t differs = 0;
 
-	if ((address.bytes[0] == 0xfe) & (address.bytes[1] >> 6 == 2)) /* link-local */
+	if (ip_is_link_local(address))
 		return address;
 	if (bits > 0)
 		differs = (address.bytes[whole] ^ config->address6.bytes[whole]) >> (8 - bits);
