@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from unikernel.guest import CMDLINE, HEAP, LIBRARY, Guest, build, load
+from unikernel.guest import BOTH, CMDLINE, HEAP, LIBRARY, Guest, build, load
 from unikernel.machine import IMAGE
+from unikernel.packets import PEER_IP, PEER_IP6
 from unikernel.talk import World
 
 
@@ -71,6 +72,15 @@ def start(library: ctypes.CDLL) -> Iterator[Callable[..., Guest]]:
 def world(start: Callable[..., Guest]) -> World:
     """A guest that has announced itself, said so on its console, and waits."""
     world = World(start())
+    world.advance(1)
+    world.frames.clear()
+    return world
+
+
+@pytest.fixture(params=[PEER_IP, PEER_IP6], ids=["ipv4", "ipv6"])
+def world_of_either(start: Callable[..., Guest], request: pytest.FixtureRequest) -> World:
+    """A guest of both families that waits, and a peer of one."""
+    world = World(start(BOTH), request.param)
     world.advance(1)
     world.frames.clear()
     return world

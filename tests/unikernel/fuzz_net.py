@@ -11,10 +11,12 @@ from random import Random
 
 from unikernel.guest import BOTH, Guest, load
 from unikernel.packets import (
+    ALL_NODES,
     GUEST_IP,
     GUEST_IP6,
     GUEST_LINK_LOCAL,
     ICMPV6,
+    NOBODY,
     PEER_IP,
     PEER_IP6,
     TCP,
@@ -31,7 +33,6 @@ from unikernel.packets import (
 from unikernel.talk import GET, Peer, World
 
 PEERS: tuple[Address, ...] = (PEER_IP, PEER_IP6)
-NOBODY, ALL_NODES = IPv6Address("::"), IPv6Address("ff02::1")
 GROUP = IPv6Address("ff02::1:ff00:10")
 EXTENSIONS = (0, 43, 44, 60)
 

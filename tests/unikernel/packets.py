@@ -7,7 +7,9 @@ from ipaddress import IPv4Address, IPv6Address
 GUEST_MAC, PEER_MAC = bytes.fromhex("020000000010"), bytes.fromhex("020000000001")
 GUEST_IP, PEER_IP = IPv4Address("10.77.0.10"), IPv4Address("10.77.0.1")
 GUEST_IP6, PEER_IP6 = IPv6Address("fd77::10"), IPv6Address("fd77::1")
-GUEST_LINK_LOCAL = IPv6Address("fe80::ff:fe00:10")
+GUEST_LINK_LOCAL, LINK_LOCAL_PEER = IPv6Address("fe80::ff:fe00:10"), IPv6Address("fe80::77")
+OURS = [GUEST_IP6, GUEST_LINK_LOCAL]
+NOBODY, ALL_NODES = IPv6Address("::"), IPv6Address("ff02::1")
 BROADCAST = b"\xff" * 6
 ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
 IPV4, IPV6 = b"\x08\x00", b"\x86\xdd"

@@ -1,5 +1,8 @@
 """Scripted conversations with the guest: say this, expect that, at this time."""
 
+import json
+from typing import Any
+
 from unikernel.guest import NEVER, SECOND, Guest
 from unikernel.packets import PEER_IP, Address, Segment
 
@@ -150,3 +153,12 @@ class Peer:
                 self.ack = (segment.seq + segment.length) % 2**32
             self.send("A")
         return received
+
+
+def stats(world: World) -> dict[str, Any]:
+    """What /stats says, by a connection of IPv4 that leaves nothing behind."""
+    peer = Peer(world, 29999, PEER_IP).open()
+    peer.send("PA", get("/stats"))
+    answer: dict[str, Any] = json.loads(peer.read().partition(b"\r\n\r\n")[2])
+    peer.send("R")
+    return answer

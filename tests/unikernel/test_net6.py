@@ -1,22 +1,20 @@
-"""IPv6 below TCP: announcement, neighbour discovery, ICMPv6, UDP, headers, and ip6=."""
+"""IPv6 below TCP: ICMPv6, UDP, headers, and who is spoken to."""
 
-import ctypes
-import json
 import struct
 from collections.abc import Callable
-from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from unikernel.guest import BOTH, CMDLINE, SECOND, Guest
+from unikernel.guest import BOTH, Guest
+from unikernel.ndp import solicitation
 from unikernel.packets import (
+    ALL_NODES,
     GUEST_IP6,
     GUEST_LINK_LOCAL,
-    GUEST_MAC,
     ICMPV6,
-    IPV6,
+    LINK_LOCAL_PEER,
+    OURS,
     PEER_IP,
     PEER_IP6,
     PEER_MAC,
@@ -29,17 +27,9 @@ from unikernel.packets import (
     payload_of,
     udp,
 )
-from unikernel.talk import GET, Peer, World, get
+from unikernel.talk import Peer, World, get, stats
 
 Start = Callable[..., Guest]
-ONLY = "ip6=fd77::10/64,fd77::1"
-NOBODY = IPv6Address("::")
-ALL_NODES = IPv6Address("ff02::1")
-LINK_LOCAL_PEER = IPv6Address("fe80::77")
-NEW_MAC = bytes.fromhex("020000000099")
-SOLICITATION, ADVERTISEMENT = 135, 136
-SOLICITED, OVERRIDE = 0x40000000, 0x20000000
-OURS = [GUEST_IP6, GUEST_LINK_LOCAL]
 
 
 @pytest.fixture
@@ -48,299 +38,6 @@ def world(start: Start) -> World:
     world.advance(1)
     world.frames.clear()
     return world
-
-
-def group_of(address: IPv6Address) -> IPv6Address:
-    """The solicited-node group."""
-    return IPv6Address(IPv6Address("ff02::1:ff00:0").packed[:13] + address.packed[13:])
-
-
-def mac_option(kind: int, mac: bytes = PEER_MAC) -> bytes:
-    return bytes([kind, 1]) + mac
-
-
-def solicitation(
-    target: IPv6Address,
-    *,
-    peer: IPv6Address = PEER_IP6,
-    to: IPv6Address | None = None,
-    options: bytes | None = None,
-) -> bytes:
-    if options is None:
-        options = b"" if peer == NOBODY else mac_option(1)
-    rest = bytes(4) + target.packed + options
-    return icmpv6(SOLICITATION, rest, peer=peer, guest=to or group_of(target))
-
-
-def advertisement(
-    target: IPv6Address,
-    *,
-    flags: int = SOLICITED | OVERRIDE,
-    to: IPv6Address = GUEST_IP6,
-    options: bytes | None = None,
-) -> bytes:
-    rest = flags.to_bytes(4) + target.packed
-    rest += mac_option(2, NEW_MAC) if options is None else options
-    return icmpv6(ADVERTISEMENT, rest, peer=target, guest=to)
-
-
-def assert_advertises(frame: bytes, address: IPv6Address, flags: int, to: IPv6Address) -> None:
-    body = payload_of(frame, ICMPV6)
-    assert body is not None
-    assert frame[21] == 255
-    assert ends_of(frame) == (address, to)
-    assert body[:2] == bytes([ADVERTISEMENT, 0])
-    assert body[4:] == flags.to_bytes(4) + address.packed + b"\2\1" + GUEST_MAC
-
-
-def stats(world: World) -> dict[str, int]:
-    peer = Peer(world, 29999, PEER_IP).open()
-    peer.send("PA", get("/stats"))
-    answer: dict[str, int] = json.loads(peer.read().partition(b"\r\n\r\n")[2])
-    peer.send("R")
-    return answer
-
-
-# -- The command line --
-
-
-def test_both_announcements(start: Start) -> None:
-    first, second = start(BOTH).run(0)
-    assert first[12:14] == b"\x08\x06"
-    assert second[:14] == bytes.fromhex("333300000001") + GUEST_MAC + IPV6
-    assert_advertises(second, GUEST_IP6, OVERRIDE, ALL_NODES)
-
-
-def test_ipv6_alone(start: Start) -> None:
-    guest = start(ONLY)
-    [announcement] = guest.run(1000)
-    assert_advertises(announcement, GUEST_IP6, OVERRIDE, ALL_NODES)
-    guest.run(SECOND)
-    assert guest.console == "jitsu: guest is ready at fd77:0:0:0:0:0:0:10 after 1 us\n"
-    world = World(guest, PEER_IP6)
-    Peer(world).open().send("PA", GET)
-    assert world.answers(Segment("S", peer=PEER_IP).frame()) == []
-
-
-def test_without_ip6_nothing_of_it_is_answered(start: Start) -> None:
-    world = World(start(CMDLINE))
-    frames = [Segment("S", peer=PEER_IP6, guest=guest).frame() for guest in (*OURS, NOBODY)]
-    frames += [solicitation(target) for target in (*OURS, NOBODY)]
-    frames += [icmpv6(128, bytes(4), guest=guest) for guest in (*OURS, NOBODY, ALL_NODES)]
-    assert world.answers(*frames) == []
-
-
-@pytest.mark.parametrize(
-    ("ip6", "why"),
-    [
-        ("", "bad address"),
-        ("10.77.0.10/24", "bad address"),
-        ("::/64", "bad address"),
-        ("::1/64", "bad address"),
-        ("::ffff:a4d:10/64", "bad address"),
-        ("ff02::1/64", "bad address"),
-        ("fd77::10", "bad prefix length"),
-        ("fd77::10/", "bad prefix length"),
-        ("fd77::10/129", "bad prefix length"),
-        ("fd77::10/64,nowhere", "bad gateway"),
-        ("fd77::10/64,ff02::1", "bad gateway"),
-        ("fd77::10/64,fd77::1,fd77::2", "bad gateway"),
-    ],
-)
-def test_bad_options(start: Start, ip6: str, why: str) -> None:
-    guest = start(f"{CMDLINE} ip6={ip6}")
-    assert guest.run(0) == []
-    assert guest.status == 1
-    assert guest.console == f"jitsu: cannot start: ip6=: {why}\n"
-
-
-def read_back(library: ctypes.CDLL, text: str) -> IPv6Address | None:
-    """The address that a guest makes of it."""
-    guest = Guest(library, f"ip6={text}/64")
-    frames = guest.run(0)
-    guest.close()
-    return IPv6Address(frames[0][22:38]) if frames else None
-
-
-def parse(text: str) -> IPv6Address | None:
-    """The same by Python, of what can be a host on a link."""
-    try:
-        address = IPv6Address(text)
-    except AddressValueError:
-        return None
-    return None if address.is_multicast or address < IPv6Address("0:0:0:1::") else address
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("1::", "1:2:3:4:5:6:7:8", "1:2:3:4:5:6:7::", "fe80::A", "1::2:0:0:3", "1:2:3:4::5:6:7"),
-        *(":1", "1:", "1:2", ":::1", "1:::2", "1::2::3", "1:2:3:4:5:6:7:8:9", "1:2:3:4:5:6:7:8:"),
-        *("1:2:3:4:5:6:7::8", "1::2:3:4:5:6:7:8", "1:2:3:4:5:6:7:8::", "12345::1", "g::1", "1::g"),
-    ],
-)
-def test_the_text_of_addresses(library: ctypes.CDLL, text: str) -> None:
-    assert read_back(library, text) == parse(text)
-
-
-@given(st.one_of(st.text("01af:", max_size=24), st.ip_addresses(v=6).map(str)))
-def test_any_text_of_an_address(library: ctypes.CDLL, text: str) -> None:
-    assert read_back(library, text) == parse(text)
-
-
-# -- Neighbour discovery --
-
-
-@pytest.mark.parametrize("target", OURS)
-@pytest.mark.parametrize("peer", [PEER_IP6, LINK_LOCAL_PEER])
-def test_who_asks_is_answered(world: World, target: IPv6Address, peer: IPv6Address) -> None:
-    for to in group_of(target), target:
-        [frame] = world.answers(solicitation(target, peer=peer, to=to))
-        assert frame[:6] == PEER_MAC
-        assert_advertises(frame, target, SOLICITED | OVERRIDE, peer)
-
-
-def test_a_question_without_the_asker_s_mac(world: World) -> None:
-    [frame] = world.answers(solicitation(GUEST_IP6, to=GUEST_IP6, options=b""))
-    assert_advertises(frame, GUEST_IP6, SOLICITED | OVERRIDE, PEER_IP6)
-
-
-@pytest.mark.parametrize("target", OURS)
-def test_one_who_has_no_address_yet_is_told_of_the_clash(world: World, target: IPv6Address) -> None:
-    [frame] = world.answers(solicitation(target, peer=NOBODY))
-    assert frame[:6] == bytes.fromhex("333300000001")
-    assert_advertises(frame, target, OVERRIDE, ALL_NODES)
-
-
-def test_others_are_not_answered_for(world: World) -> None:
-    other = IPv6Address("fd77::1:0:10")  # of the same group
-    assert group_of(other) == group_of(GUEST_IP6)
-    assert world.answers(solicitation(other), solicitation(PEER_IP6)) == []
-
-
-def with_hop_limit(frame: bytes, hop_limit: int) -> bytes:
-    return frame[:21] + bytes([hop_limit]) + frame[22:]
-
-
-@pytest.mark.parametrize(
-    "frame",
-    [
-        with_hop_limit(solicitation(GUEST_IP6), 254),
-        solicitation(ALL_NODES, to=GUEST_IP6),
-        solicitation(GUEST_IP6, options=b"\1\0" + PEER_MAC),
-        solicitation(GUEST_IP6, options=b"\1\2" + PEER_MAC),
-        solicitation(GUEST_IP6, options=mac_option(1) + b"\1"),
-        solicitation(GUEST_IP6, peer=NOBODY, options=mac_option(1)),
-        solicitation(GUEST_IP6, peer=NOBODY, to=GUEST_IP6),
-        icmpv6(SOLICITATION, bytes(4) + GUEST_IP6.packed[:15]),
-        with_hop_limit(advertisement(PEER_IP6), 64),
-        advertisement(PEER_IP6, to=ALL_NODES),  # to all, and yet an answer
-        advertisement(PEER_IP6, options=b"\2\0"),
-        icmpv6(ADVERTISEMENT, bytes(4) + PEER_IP6.packed, peer=NOBODY),
-        icmpv6(128, bytes(4), peer=NOBODY),
-        icmpv6(128, b""),
-    ],
-)
-def test_what_makes_no_sense_is_counted(world: World, frame: bytes) -> None:
-    before = stats(world)["malformed"]
-    assert world.answers(frame) == []
-    assert stats(world)["malformed"] == before + 1
-
-
-def stuck(world: World, address: str) -> bytes:
-    """The question for the next hop to a peer that has vanished in the midst of an answer."""
-    [question] = set(questions(world, address))
-    return question
-
-
-def questions(world: World, address: str) -> list[bytes]:
-    world.frames.clear()
-    peer = Peer(world, address=IPv6Address(address)).open()
-    peer.send("PA", GET)
-    peer.segments()
-    asked = []
-    for _ in range(4):
-        world.next_deadline()
-        asked += [frame for frame in world.frames if payload_of(frame, ICMPV6)]
-        world.frames.clear()
-    return asked
-
-
-def sends_to(world: World) -> bytes:
-    """The MAC address that the next retransmission goes to."""
-    world.frames.clear()
-    world.next_deadline()
-    [mac] = {frame[:6] for frame in world.frames if payload_of(frame, TCP)}
-    return mac
-
-
-@pytest.mark.parametrize(
-    ("address", "hop"),
-    [("fd77::77", "fd77::77"), ("2001:db8::1", "fd77::1"), ("fe80::77", "fe80::77")],
-)
-def test_a_next_hop_that_moved_is_found_again(world: World, address: str, hop: str) -> None:
-    question = stuck(world, address)
-    assert question[:6] == b"\x33\x33" + group_of(IPv6Address(hop)).packed[12:]
-    assert ends_of(question) == (GUEST_IP6, group_of(IPv6Address(hop)))
-    body = payload_of(question, ICMPV6)
-    assert body is not None
-    assert body[:2] == bytes([SOLICITATION, 0])
-    assert body[4:] == bytes(4) + IPv6Address(hop).packed + b"\1\1" + GUEST_MAC
-    assert world.answers(advertisement(IPv6Address(hop))) == []
-    assert sends_to(world) == NEW_MAC
-
-
-@pytest.mark.parametrize(
-    "frame",
-    [
-        advertisement(PEER_IP6),
-        advertisement(IPv6Address("fd77::77"), options=b""),
-        advertisement(IPv6Address("fd77::77"), options=mac_option(2, b"\x33\x33\0\0\0\1")),
-        advertisement(IPv6Address("fd77::77"), options=mac_option(1, NEW_MAC)),
-    ],
-)
-def test_what_says_nothing_of_a_next_hop(world: World, frame: bytes) -> None:
-    stuck(world, "fd77::77")
-    world.give(frame)
-    assert sends_to(world) == PEER_MAC
-
-
-def test_a_neighbour_says_where_it_is_unasked(world: World) -> None:
-    stuck(world, "fd77::77")
-    there = IPv6Address("fd77::77")
-    world.give(solicitation(GUEST_IP6, peer=there, options=mac_option(1)))  # by its question
-    world.give(advertisement(there, flags=OVERRIDE, to=ALL_NODES))  # to all
-    world.give(advertisement(there, flags=SOLICITED, options=mac_option(2)))  # does not override
-    assert sends_to(world) == NEW_MAC
-
-
-@pytest.mark.parametrize(
-    ("bits", "address", "near"),
-    [
-        (128, "fd77::11", False),
-        (64, "fd77::ffff", True),
-        (64, "fd77:0:0:1::", False),
-        (63, "fd77:0:0:1::1", True),
-        (61, "fd77:0:0:8::1", False),
-        (0, "2001:db8::1", True),
-        (1, "fd78::1", True),
-        (7, "ff:0::1", False),
-    ],
-)
-def test_what_is_on_the_link(start: Start, bits: int, address: str, near: bool) -> None:
-    world = World(start(f"{CMDLINE} ip6=fd77::10/{bits},fd77::1"), PEER_IP6)
-    target = payload_of(stuck(world, address), ICMPV6)
-    assert target is not None
-    assert IPv6Address(target[8:24]) == (IPv6Address(address) if near else PEER_IP6)
-
-
-def test_without_a_gateway_far_peers_stay_where_they_are(start: Start) -> None:
-    world = World(start("ip6=fd77::10/64"), PEER_IP6)
-    assert questions(world, "2001:db8::1") == []
-    assert questions(world, "fd77::2") != []
-
-
-# -- ICMPv6 and UDP --
 
 
 @pytest.mark.parametrize("size", [0, 1, 56, 1452])

@@ -1,7 +1,6 @@
 """The guest's store: against the true link and a store of a few lines, in any weather."""
 
 import ctypes
-import json
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address
 from random import Random
@@ -25,7 +24,7 @@ from unikernel.packets import (
 )
 from unikernel.storehost import HostEnd, Type, frame_to_guest, is_link_frame, message
 from unikernel.storeworld import Asker, Kind, StoreWorld
-from unikernel.talk import Peer, World, get
+from unikernel.talk import Peer, World, stats
 
 Start = Callable[..., Guest]
 NOWHERE = IPv4Address("0.0.0.0")
@@ -279,13 +278,6 @@ def test_a_host_that_forgets(library: ctypes.CDLL, seed: int) -> None:
 # The demo's guest.
 
 
-def stats(guest: Guest, now: int) -> dict[str, object]:
-    """Ask for /stats at a time when nothing else happens."""
-    peer = Peer(World(guest, now=now)).open()
-    peer.send("PA", get("/stats"))
-    return dict(json.loads(peer.read().partition(b"\r\n\r\n")[2]))
-
-
 def test_with_ip_the_announcement_comes_first(start: Start) -> None:
     world = StoreWorld(start(f"{CMDLINE} store"))
     world.run_guest()
@@ -300,7 +292,7 @@ def test_with_ip_the_announcement_comes_first(start: Start) -> None:
     ]
     assert world.host.store.values["data/ready"] == b"1"
     assert world.host.store.values["data/boot_us"].isdigit()
-    assert stats(world.guest, world.now)["store"] == "ready"
+    assert stats(World(world.guest, now=world.now))["store"] == "ready"
 
 
 def test_without_ip_the_store_has_it(start: Start) -> None:
@@ -316,7 +308,7 @@ def test_without_ip_the_store_has_it(start: Start) -> None:
     assert is_announcement(announcement)
     assert world.host.store.asked[0] == (Type.READ, "ip", b"")
     assert world.host.store.values["data/ready"] == b"1"
-    told = stats(world.guest, world.now)
+    told = stats(World(world.guest, now=world.now))
     assert (told["service"], told["store"]) == ("www", "ready")
     assert "jitsu: www is ready at 10.77.0.10 after " in world.guest.console
 
@@ -392,13 +384,13 @@ def test_the_demo_in_any_weather(start: Start, seed: int) -> None:
 def test_stats_without_a_store(start: Start) -> None:
     guest = start()
     guest.run(0)
-    assert stats(guest, 0)["store"] == "off"
+    assert stats(World(guest, now=0))["store"] == "off"
 
 
 def test_stats_with_a_store_that_does_not_answer(start: Start) -> None:
     guest = start(f"{CMDLINE} store")
     guest.run(0)
-    assert stats(guest, SECOND)["store"] == "waiting"
+    assert stats(World(guest, now=SECOND))["store"] == "waiting"
 
 
 def test_published_again_after_a_reset(start: Start) -> None:
@@ -411,7 +403,7 @@ def test_published_again_after_a_reset(start: Start) -> None:
     assert asked == ["data/boot_us", "data/ready"] * 2
     session = segments(world.links)[-1].session
     world.guest.give(frame_to_guest(encode(Segment(session, reset=True))))
-    assert stats(world.guest, world.now)["store"] == "waiting"
+    assert stats(World(world.guest, now=world.now))["store"] == "waiting"
 
 
 # Rubbish.
