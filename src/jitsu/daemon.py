@@ -397,7 +397,8 @@ class Daemon:
         presence.leave()
         await self._take_over(run)
         run.started = None
-        self._tell_summoner(service.name, summoning.Gone(epoch, exit_.reason, exit_.clean))
+        gone = summoning.Gone(epoch, exit_.reason, exit_.clean, exit_.began)
+        self._tell_summoner(service.name, gone)
 
     def _guest_sent(self, name: Name, frame: bytes) -> None:
         self._tell_synjitsu(events.GuestSent(name, frame))

@@ -170,11 +170,28 @@ def test_a_guest_that_is_killed_while_it_boots(lab: Lab) -> None:
         lab.client("dig", "@10.77.0.1", "www.jitsu.test")
         (pid,) = lab.guests()
         os.kill(pid, signal.SIGKILL)
+        eventually(lambda: lab.guests() not in ([], [pid]))
+        assert lab.row("www")["reason"] == "booted again: QEMU was killed by signal 9"
+        os.kill(lab.guests()[0], signal.SIGKILL)
         eventually(lambda: lab.row("www")["state"] == "failed", within=1.0)
         assert "signal 9" in lab.row("www")["reason"]
         eventually(lambda: lab.interfaces() == IDLE)
         failed = next(line for line in lab.log() if line["event"] == "failed")
         assert failed["service"] == "www"
+
+
+def test_a_client_whose_guest_dies_while_it_boots_is_served_by_the_next(lab: Lab) -> None:
+    with lab.serve(WWW + 'cmdline = "listen_delay_ms=500"\n'):
+        with lab.hosts.at(lab.hosts.client):
+            client = socket.create_connection(("10.77.0.10", 80), 1)
+        with client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: www\r\n\r\n")
+            eventually(lambda: len(lab.guests()) == 1)
+            (pid,) = lab.guests()
+            os.kill(pid, signal.SIGKILL)
+            client.settimeout(10)
+            assert client.recv(100).startswith(b"HTTP/1.1 200 ")
+        assert lab.row("www")["summons"] == 2
 
 
 def test_a_guest_that_dies_awake_is_summoned_again(lab: Lab) -> None:

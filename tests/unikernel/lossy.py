@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from random import Random
 
 from unikernel.guest import SECOND, Guest
-from unikernel.packets import Segment
+from unikernel.packets import PEER_IP, Address, Segment
 
 MS = SECOND // 1000
 RTO = 300 * MS
@@ -28,8 +28,12 @@ class Client:
     It resends all it has outstanding when nothing new was acknowledged in time.
     """
 
-    def __init__(self, port: int, request: bytes, *, close_after: int) -> None:
+    def __init__(
+        self, port: int, request: bytes, *, close_after: int, address: Address = PEER_IP
+    ) -> None:
         self.port = port
+        self.address = address
+        self.size = 1460 if address.version == 4 else 1440  # of a segment
         self.request = request
         self.close_after = close_after  # bytes of answer after which we send FIN
         self.iss = self.una = 1000 * port % 2**32
@@ -55,7 +59,9 @@ class Client:
         return (self.iss + 1 + len(self.request) + self.closing) % 2**32
 
     def segment(self, flags: str, seq: int, data: bytes = b"", options: bytes = b"") -> Segment:
-        return Segment(flags, seq, self.rcv or 0, data, WINDOW, options, self.port)
+        return Segment(
+            flags, seq, self.rcv or 0, data, WINDOW, options, self.port, peer=self.address
+        )
 
     def outstanding(self) -> list[Segment]:
         """Everything from the first byte that is not acknowledged."""
@@ -63,8 +69,8 @@ class Client:
             return [self.segment("S", self.iss, options=MSS_1460)]
         segments = []
         offset = (self.una - self.iss - 1) % 2**32
-        for start in range(offset, len(self.request), 1460):
-            data = self.request[start : min(start + 1460, offset + 7000)]
+        for start in range(offset, len(self.request), self.size):
+            data = self.request[start : min(start + self.size, offset + 7000)]
             if data:
                 segments.append(self.segment("PA", self.iss + 1 + start, data))
         if self.closing and self.una != self.end:

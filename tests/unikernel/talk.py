@@ -1,9 +1,10 @@
 """Scripted conversations with the guest: say this, expect that, at this time."""
 
-from ipaddress import IPv4Address
+import json
+from typing import Any
 
 from unikernel.guest import NEVER, SECOND, Guest
-from unikernel.packets import PEER_IP, Segment
+from unikernel.packets import PEER_IP, Address, Segment
 
 MSS_1460 = bytes.fromhex("020405b4")
 GET = b"GET / HTTP/1.1\r\nHost: www\r\n\r\n"
@@ -14,11 +15,12 @@ def get(path: str, *fields: str) -> bytes:
 
 
 class World:
-    """A guest on a link without loss, and the time there."""
+    """A guest on a link without loss, the time there, and who talks to it unless told otherwise."""
 
-    def __init__(self, guest: Guest) -> None:
+    def __init__(self, guest: Guest, peer: Address = PEER_IP, now: int = 0) -> None:
         self.guest = guest
-        self.now = 0
+        self.peer = peer
+        self.now = now
         self.frames: list[bytes] = []
         self.run()
 
@@ -58,10 +60,17 @@ class World:
 class Peer:
     """One end of a connection; keeps its own numbers so that scripts need not."""
 
-    def __init__(self, world: World, port: int = 40000, address: IPv4Address = PEER_IP) -> None:
+    def __init__(
+        self,
+        world: World,
+        port: int = 40000,
+        address: Address | None = None,
+        guest: Address | None = None,
+    ) -> None:
         self.world = world
         self.port = port
-        self.address = address
+        self.address = address or world.peer
+        self.guest = guest
         self.seq = 1000 * port
         self.ack = 0
         self.window = 65535
@@ -85,6 +94,7 @@ class Peer:
             options,
             self.port,
             peer=self.address,
+            guest=self.guest,
         )
         if seq is None:
             self.seq += segment.length
@@ -143,3 +153,12 @@ class Peer:
                 self.ack = (segment.seq + segment.length) % 2**32
             self.send("A")
         return received
+
+
+def stats(world: World) -> dict[str, Any]:
+    """What /stats says, by a connection of IPv4 that leaves nothing behind."""
+    peer = Peer(world, 29999, PEER_IP).open()
+    peer.send("PA", get("/stats"))
+    answer: dict[str, Any] = json.loads(peer.read().partition(b"\r\n\r\n")[2])
+    peer.send("R")
+    return answer

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: ISC */
 #include "handover.h"
+#include "options.h"
 
 /*
  * What we can go on with, for who opens connections for us: a note of the image.
  * Windows are not scaled by us (the shift is 0), but we understand a peer's.
  */
 #define FEATURE_WINDOW_SCALE 1
+/* What 8 MiB of memory have room for. With more of both, the rest are not opened for us. */
+#define CONNECTIONS 256
 
 __attribute__((section(".note.jitsu"), used, aligned(4))) static const struct {
 	uint32_t name_size, size, type;
@@ -19,7 +22,7 @@ __attribute__((section(".note.jitsu"), used, aligned(4))) static const struct {
 	.version = 1,
 	.features = FEATURE_WINDOW_SCALE,
 	.window = TCP_RECEIVE_BUFFER,
-	.connections = TCP_CONNECTIONS,
+	.connections = CONNECTIONS,
 };
 
 struct path {
@@ -107,11 +110,11 @@ static bool parse_number(struct line *line, struct slice key, struct slice value
 static bool parse_word(struct line *line, struct slice key, struct slice value)
 {
 	if (slice_is(key, "local"))
-		return true; /* we have but one */
+		return options_parse_address(value, &line->flow.peer.ends.ours);
 	if (slice_is(key, "peer"))
-		return slice_address(value, &line->flow.peer.address);
+		return options_parse_address(value, &line->flow.peer.ends.theirs);
 	if (slice_is(key, "peer_mac"))
-		return parse_mac(value, line->flow.peer.mac);
+		return parse_mac(value, line->flow.peer.ends.mac);
 	if (slice_is(key, "state")) {
 		line->flow.established = !slice_is(value, "syn-received");
 		line->finished = slice_is(value, "close-wait");

@@ -4,7 +4,7 @@
  *
  * The announcement is the first frame to leave, and leaves when everything can
  * be served: whoever started us takes it for "ready". Only frames of the store's
- * link may come before, where we have to ask the store for our address, or to take
+ * link may come before, where we have to ask the store for our addresses, or to take
  * over the connections that were opened for us while we booted.
  */
 #include "handover.h"
@@ -30,7 +30,7 @@ struct hello {
 	bool asked; /* for connections */
 	bool announced;
 	struct handover handover;
-	struct net net; /* last, since its end is megabytes of buffers */
+	struct net net;
 };
 
 static void console(struct text *text)
@@ -58,7 +58,10 @@ static void say_ready(struct hello *hello)
 	text_string(&text, "jitsu: ");
 	text_bytes(&text, hello->options.hostname.start, hello->options.hostname.length);
 	text_string(&text, " is ready at ");
-	text_address(&text, hello->options.net.address);
+	if (hello->options.net.address != 0)
+		text_address(&text, hello->options.net.address);
+	else
+		text_address6(&text, hello->options.net.address6.bytes);
 	text_string(&text, " after ");
 	text_decimal(&text, hello->http.boot / 1000);
 	text_string(&text, " us");
@@ -133,7 +136,7 @@ static void on_imported(void *context)
 static void take_over(struct hello *hello)
 {
 	if (hello->asked | !takes_over(hello) | !hello->http.listening |
-	    (hello->net.config.address == 0))
+	    !net_has_address(&hello->net.config))
 		return;
 	hello->asked = true;
 	handover_prepared(&hello->handover);
@@ -143,13 +146,28 @@ static void on_address(void *context, enum store_result result, struct slice pay
 {
 	struct hello *hello = context;
 	struct slice copy = { hello->address, min(payload.length, (size_t)ADDRESS_MAX) };
-	const char *error = "no ip= on the command line, nor in the store";
+	const char *error;
+
+	if (result != STORE_DONE)
+		return; /* it will be asked for again, or there is only an ip6 */
+	memcpy(hello->address, payload.start, copy.length);
+	error = options_parse_ip(&hello->options, copy);
+	if (error != NULL)
+		platform_exit(fail(error));
+}
+
+/* The answer to the second question, so the first has been answered. */
+static void on_address6(void *context, enum store_result result, struct slice payload)
+{
+	struct hello *hello = context;
+	const char *error = NULL;
 
 	if (result == STORE_LOST)
-		return; /* it will be asked for again */
-	memcpy(hello->address, payload.start, copy.length);
+		return;
 	if (result == STORE_DONE)
-		error = options_parse_ip(&hello->options, copy);
+		error = options_parse_ip6(&hello->options, payload);
+	else if (hello->options.net.address == 0)
+		error = "no ip= on the command line, nor in the store";
 	if (error != NULL)
 		platform_exit(fail(error));
 	hello->http.hostname = hello->options.hostname;
@@ -160,10 +178,13 @@ static void on_address(void *context, enum store_result result, struct slice pay
 
 static void use_store(struct hello *hello)
 {
-	if (hello->net.config.address == 0)
-		store_read(&hello->store, "ip", on_address, hello);
-	else if (hello->announced)
-		publish(hello);
+	if (net_has_address(&hello->net.config)) {
+		if (hello->announced)
+			publish(hello);
+		return;
+	}
+	store_read(&hello->store, "ip", on_address, hello);
+	store_read(&hello->store, "ip6", on_address6, hello);
 }
 
 /* A watch, or a new session: what was on its way may be lost. */
@@ -225,12 +246,27 @@ static uint64_t turn(struct hello *hello)
 	return next;
 }
 
+/* Divides what the heap has behind `hello` among connections; false if that is too little. */
+static bool use_heap(struct hello *hello, size_t heap_size)
+{
+	struct http_session *session = (void *)(hello + 1);
+	size_t rest = heap_size - min(heap_size, sizeof(*hello));
+	size_t fit = rest / (TCP_FOOTPRINT + sizeof(*session));
+	unsigned connections = (unsigned)min(fit, TCP_CONNECTIONS_MAX);
+
+	if (connections < TCP_CONNECTIONS_MIN)
+		return false;
+	hello->http.session = session;
+	tcp_init(&hello->net, session + connections, connections);
+	return true;
+}
+
 int app_main(const struct platform_start_info *info)
 {
 	struct hello *hello = info->heap_start;
 	const char *error;
 
-	if (info->heap_size < sizeof(*hello))
+	if (!use_heap(hello, info->heap_size))
 		return fail("not enough memory");
 	error = options_parse(&hello->options, info->cmdline);
 	if (error != NULL)
@@ -247,7 +283,7 @@ int app_main(const struct platform_start_info *info)
 	    !handover_init(&hello->handover, hello->options.handoff, &hello->net, &hello->store,
 			   on_imported, hello))
 		return fail("handoff=: not <service>/<epoch>");
-	if (hello->options.net.address != 0 && !takes_over(hello))
+	if (net_has_address(&hello->options.net) && !takes_over(hello))
 		announce(hello);
 	for (;;)
 		platform_yield(turn(hello));

@@ -69,7 +69,7 @@ struct http {
 	uint64_t boot; /* when the announcement left */
 	uint64_t requests, connections;
 	uint8_t pattern[HTTP_PATTERN * HTTP_PATTERN_COPIES];
-	struct http_session session[TCP_CONNECTIONS];
+	struct http_session *session; /* as many as TCP has connections */
 };
 
 void http_listen(struct http *http, struct net *net);

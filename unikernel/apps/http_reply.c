@@ -112,11 +112,14 @@ static void write_stats(const struct http *http, struct text *text)
 	stat(text, "uptime_us", http->net->now / 1000);
 	stat(text, "requests", http->requests);
 	stat(text, "connections", http->connections);
+	stat(text, "connections_max", http->net->tcp.capacity);
 	stat(text, "frames_in", counters->frames_in);
 	stat(text, "frames_out", counters->frames_out);
 	stat(text, "dropped_out", counters->dropped_out);
 	stat(text, "malformed", counters->malformed);
 	stat(text, "fragments", counters->fragments);
+	stat(text, "ipv6_in", counters->ipv6_in);
+	stat(text, "ipv6_out", counters->ipv6_out);
 	stat(text, "tcp_retransmits", counters->tcp_retransmits);
 	stat(text, "tcp_timeouts", counters->tcp_timeouts);
 	stat(text, "tcp_resets", counters->tcp_resets_out);

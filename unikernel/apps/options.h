@@ -6,8 +6,11 @@
  *	ip=<address>::<gateway>:<netmask>:<hostname>::off
  *	                    Linux's syntax (its Documentation/admin-guide/nfs/
  *	                    nfsroot.rst); gateway and hostname may be empty
- *	store               use the host's store: tell it when we are ready, and if there
- *	                    is no ip= ask it for that; one of the two is needed
+ *	ip6=<address>/<bits>[,<gateway>]
+ *	                    the same for IPv6; bits is how much of the address the link
+ *	                    has in common. Either of the two or both
+ *	store               use the host's store: tell it when we are ready, and if there is
+ *	                    neither ip= nor ip6= ask it for them; one of the three is needed
  *	handoff=<service>/<epoch>
  *	                    take over, by the store, the connections that the host has
  *	                    opened for us (handover.h)
@@ -35,5 +38,10 @@ struct options {
 const char *options_parse(struct options *options, const char *cmdline);
 /* The same for the value of ip=, from wherever; `options` points into it. */
 const char *options_parse_ip(struct options *options, struct slice value);
+/* And of ip6=, into which nothing points. */
+const char *options_parse_ip6(struct options *options, struct slice value);
+
+/* An address of either family, as text. */
+bool options_parse_address(struct slice text, struct ip *address);
 
 #endif

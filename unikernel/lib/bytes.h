@@ -61,6 +61,7 @@ void text_string(struct text *text, const char *string);
 void text_decimal(struct text *text, uint64_t value);
 void text_hex(struct text *text, uint64_t value, unsigned digits);
 void text_address(struct text *text, uint32_t address);
+void text_address6(struct text *text, const uint8_t address[16]);
 
 /* A piece of somebody else's text. */
 struct slice {

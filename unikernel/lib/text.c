@@ -47,6 +47,18 @@ void text_address(struct text *text, uint32_t address)
 	}
 }
 
+/* All eight numbers: the short form with "::" is for people who type. */
+void text_address6(struct text *text, const uint8_t address[16])
+{
+	for (int i = 0; i < 16; i += 2) {
+		uint16_t number = get16(address + i);
+
+		if (i > 0)
+			text_string(text, ":");
+		text_hex(text, number, 1u + (number > 0xf) + (number > 0xff) + (number > 0xfff));
+	}
+}
+
 bool slice_equal_caseless(struct slice slice, struct slice lower)
 {
 	if (slice.length != lower.length)

@@ -8,7 +8,7 @@
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "checksum() swaps");
 
-uint16_t checksum(uint64_t sum, const uint8_t *data, size_t length)
+static uint16_t finish(uint64_t sum, const uint8_t *data, size_t length)
 {
 	uint32_t word;
 
@@ -27,10 +27,26 @@ uint16_t checksum(uint64_t sum, const uint8_t *data, size_t length)
 	return __builtin_bswap16((uint16_t)~sum);
 }
 
-uint64_t checksum_pseudo(const struct net *net, uint32_t peer, uint8_t protocol, size_t length)
+uint16_t checksum(const uint8_t *data, size_t length)
+{
+	return finish(0, data, length);
+}
+
+static uint64_t sum_of(struct ip ip)
+{
+	return (uint32_t)ip.word[0] + (ip.word[0] >> 32) + (uint32_t)ip.word[1] +
+	       (ip.word[1] >> 32);
+}
+
+/*
+ * RFC 9293 3.1 and RFC 8200 8.1 in one: they add the same numbers in another order.
+ * What marks an address of IPv4 adds ffff, which is the other zero.
+ */
+uint16_t checksum_of(const struct ip_ends *ends, uint8_t protocol, const uint8_t *data,
+		     size_t length)
 {
 	uint32_t last = (uint32_t)protocol << 16 | (uint16_t)length;
 
-	return (uint64_t)__builtin_bswap32(net->config.address) + __builtin_bswap32(peer) +
-	       __builtin_bswap32(last);
+	return finish(sum_of(ends->theirs) + sum_of(ends->ours) + __builtin_bswap32(last), data,
+		      length);
 }

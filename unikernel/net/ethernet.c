@@ -3,10 +3,8 @@
 #include "net.h"
 #include "store.h"
 
-#define TYPE_IPV4 0x0800
-#define TYPE_ARP 0x0806
-#define TYPE_STORE 0x88b5
-
+/* How the MAC addresses of its groups begin (RFC 2464 7). */
+#define GROUPS_IPV6 0x3333
 /* So many frames are taken before timers get their turn. */
 #define BATCH 64
 
@@ -18,20 +16,31 @@ void net_init(struct net *net, const struct net_config *config)
 
 	platform_net_info(&info);
 	memcpy(net->mac, info.mac, MAC_SIZE);
+	net->link_local = (struct ip){ .bytes = { 0xfe, 0x80, [8] = info.mac[0] ^ 2, info.mac[1],
+						  info.mac[2], 0xff, 0xfe, info.mac[3],
+						  info.mac[4], info.mac[5] } };
 	net->mtu = min(info.mtu, MTU_MAX);
 	net->config = *config;
 	net->now = platform_clock_monotonic();
 	platform_random(net->key, sizeof(net->key));
 }
 
-void net_send(struct net *net, const uint8_t *mac, uint16_t type, size_t payload_length)
+void net_announce(struct net *net)
 {
-	uint8_t *frame = net->frame_out;
+	if (net->config.address != 0)
+		arp_announce(net);
+	if (!ip_is_none(net->config.address6))
+		ndp_announce(net);
+}
+
+void net_send(struct net *net, const uint8_t *mac, uint16_t type, uint8_t *payload, size_t length)
+{
+	uint8_t *frame = payload - ETHERNET_HEADER;
 
 	memcpy(frame, mac, MAC_SIZE);
 	memcpy(frame + MAC_SIZE, net->mac, MAC_SIZE);
 	put16(frame + 2 * MAC_SIZE, type);
-	if (platform_net_write(frame, ETHERNET_HEADER + payload_length) == PLATFORM_OK)
+	if (platform_net_write(frame, ETHERNET_HEADER + length) == PLATFORM_OK)
 		net->counters.frames_out++;
 	else
 		net->counters.dropped_out++;
@@ -60,7 +69,9 @@ static void frame_input(struct net *net, const uint8_t *frame, size_t length)
 		}
 		/* fallthrough */
 	default:
-		if ((type == TYPE_STORE) & ours & (net->store != NULL))
+		if ((type == TYPE_IPV6) & (ours | (get16(frame) == GROUPS_IPV6)))
+			ipv6_input(net, frame, length);
+		else if ((type == TYPE_STORE) & ours & (net->store != NULL))
 			store_input(net->store, frame + ETHERNET_HEADER, length - ETHERNET_HEADER);
 		else
 			net->counters.not_for_us++;

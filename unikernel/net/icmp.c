@@ -15,19 +15,19 @@ enum { ECHO_REPLY = 0, UNREACHABLE = 3, ECHO_REQUEST = 8 };
 
 static void icmp_send(struct net *net, const struct packet *packet, size_t length)
 {
-	uint8_t *icmp = ipv4_payload(net);
+	uint8_t *icmp = ip_payload(net);
 
 	put16(icmp + 2, 0);
-	put16(icmp + 2, checksum(0, icmp, length));
-	ipv4_send(net, packet->mac, packet->source, IP_ICMP, length);
+	put16(icmp + 2, checksum(icmp, length));
+	ipv4_send(net, &packet->ends, IP_ICMP, length);
 }
 
 void icmp_input(struct net *net, const struct packet *packet)
 {
-	uint8_t *reply = ipv4_payload(net);
+	uint8_t *reply = ip_payload(net);
 
 	if (packet->length < ICMP_HEADER ||
-	    checksum(0, packet->payload, packet->length) != 0) {
+	    checksum(packet->payload, packet->length) != 0) {
 		net->counters.malformed++;
 		return;
 	}
@@ -42,7 +42,7 @@ void icmp_input(struct net *net, const struct packet *packet)
 
 void icmp_port_unreachable(struct net *net, const struct packet *packet)
 {
-	uint8_t *icmp = ipv4_payload(net);
+	uint8_t *icmp = ip_payload(net);
 	size_t quoted = packet->header_length + min(packet->length, QUOTED);
 
 	memset(icmp, 0, ICMP_HEADER);

@@ -9,7 +9,6 @@
  */
 #include "net.h"
 
-#define TYPE_IPV4 0x0800
 #define DONT_FRAGMENT 0x4000
 #define FRAGMENT_MASK 0x3fff /* "more fragments" and the offset */
 #define TIME_TO_LIVE 64
@@ -51,6 +50,7 @@ void ipv4_input(struct net *net, const uint8_t *frame, size_t length)
 	const uint8_t *header = frame + ETHERNET_HEADER;
 	size_t available = length - ETHERNET_HEADER;
 	size_t header_length, total;
+	struct packet packet;
 
 	if (available < IPV4_HEADER) {
 		net->counters.malformed++;
@@ -60,7 +60,7 @@ void ipv4_input(struct net *net, const uint8_t *frame, size_t length)
 	total = get16(header + 2);
 	if ((header[0] >> 4 != 4) | (header_length < IPV4_HEADER) | (total < header_length) |
 		    (total > available) ||
-	    checksum(0, header, header_length) != 0 ||
+	    checksum(header, header_length) != 0 ||
 	    !source_is_sound(net, get32(header + 12))) {
 		net->counters.malformed++;
 		return;
@@ -73,19 +73,19 @@ void ipv4_input(struct net *net, const uint8_t *frame, size_t length)
 		net->counters.fragments++;
 		return;
 	}
-	dispatch(net, &(struct packet){
-			      .mac = frame + MAC_SIZE,
-			      .header = header,
-			      .header_length = header_length,
-			      .payload = header + header_length,
-			      .length = total - header_length,
-			      .source = get32(header + 12),
-		      });
+	packet.header = header;
+	packet.header_length = header_length;
+	packet.payload = header + header_length;
+	packet.length = total - header_length;
+	packet.ends.theirs = ip_from_v4(header + 12);
+	packet.ends.ours = ip_from_v4(header + 16);
+	memcpy(packet.ends.mac, frame + MAC_SIZE, MAC_SIZE);
+	dispatch(net, &packet);
 }
 
-void ipv4_send(struct net *net, const uint8_t *mac, uint32_t to, uint8_t protocol, size_t length)
+void ipv4_send(struct net *net, const struct ip_ends *ends, uint8_t protocol, size_t length)
 {
-	uint8_t *header = net->frame_out + ETHERNET_HEADER;
+	uint8_t *header = ip_payload(net) - IPV4_HEADER;
 
 	header[0] = 0x45; /* version 4, no options */
 	header[1] = 0;
@@ -95,8 +95,8 @@ void ipv4_send(struct net *net, const uint8_t *mac, uint32_t to, uint8_t protoco
 	header[8] = TIME_TO_LIVE;
 	header[9] = protocol;
 	put16(header + 10, 0);
-	put32(header + 12, net->config.address);
-	put32(header + 16, to);
-	put16(header + 10, checksum(0, header, IPV4_HEADER));
-	net_send(net, mac, TYPE_IPV4, IPV4_HEADER + length);
+	memcpy(header + 12, ends->ours.bytes + 12, 4);
+	memcpy(header + 16, ends->theirs.bytes + 12, 4);
+	put16(header + 10, checksum(header, IPV4_HEADER));
+	net_send(net, ends->mac, TYPE_IPV4, header, IPV4_HEADER + length);
 }

@@ -4,9 +4,10 @@
  *
  * Theory of operation
  *
- * A connection is one entry of a fixed table with two fixed buffers, so there
- * is no allocation and no way to run out but the table itself. Everything
- * happens in one of two ways. A segment comes in:
+ * A connection is one entry of a table with two fixed buffers; the memory given
+ * at the start decides how many there are. So there is no allocation and no way to
+ * run out but the table itself. Everything happens in one of two ways. A segment
+ * comes in:
  *
  *	tcp_input         parse and verify; find the connection
  *	  tcp_listen.c    none: a new one, a cookie, or a reset
@@ -26,7 +27,7 @@
  * Resets, SYNs and ACKs out of place are met as RFC 5961 says: with a challenge
  * ACK, at most one in half a second for each connection.
  *
- * A flood of SYNs cannot lock anybody out: beyond TCP_HALF_OPEN_MAX half-open
+ * A flood of SYNs cannot lock anybody out: beyond a quarter of the table in half-open
  * connections a SYN is answered with a cookie (RFC 4987 3.6) and kept nowhere.
  * Every state but ESTABLISHED and CLOSE_WAIT, which the app bounds with its
  * deadline, ends by itself after a time.
@@ -72,20 +73,19 @@ static void parse_options(struct tcp_segment *segment, const uint8_t *option, si
 	}
 }
 
-static bool parse(const struct net *net, const struct packet *packet, struct tcp_segment *segment)
+static bool parse(const struct packet *packet, struct tcp_segment *segment)
 {
 	const uint8_t *header = packet->payload;
-	uint64_t sum = checksum_pseudo(net, packet->source, IP_TCP, packet->length);
 	size_t header_length;
 
 	if (packet->length < TCP_HEADER)
 		return false;
 	header_length = (size_t)(header[12] >> 4) * 4;
 	if ((header_length < TCP_HEADER) | (header_length > packet->length) ||
-	    checksum(sum, header, packet->length) != 0)
+	    checksum_of(&packet->ends, IP_TCP, header, packet->length) != 0)
 		return false;
 	*segment = (struct tcp_segment){
-		.peer = { .address = packet->source,
+		.peer = { .ends = packet->ends,
 			  .port = get16(header),
 			  .local_port = get16(header + 2) },
 		.seq = get32(header + 4),
@@ -96,7 +96,6 @@ static bool parse(const struct net *net, const struct packet *packet, struct tcp
 		.length = (uint32_t)(packet->length - header_length),
 		.window_shift = -1,
 	};
-	memcpy(segment->peer.mac, packet->mac, MAC_SIZE);
 	if ((segment->flags & SYN) != 0)
 		parse_options(segment, header + TCP_HEADER, header_length - TCP_HEADER);
 	return (segment->peer.port != 0) & (segment->peer.local_port != 0);
@@ -107,8 +106,10 @@ static struct tcp_connection *find(struct net *net, const struct tcp_peer *peer)
 	for (unsigned i = 0; i < net->tcp.used; i++) {
 		struct tcp_connection *c = &net->tcp.connection[i];
 
-		if ((c->state != TCP_FREE) & (c->peer.address == peer->address) &
-		    (c->peer.port == peer->port) & (c->peer.local_port == peer->local_port))
+		if ((c->state != TCP_FREE) & (c->peer.port == peer->port) &
+		    (c->peer.local_port == peer->local_port) &
+		    ip_equal(c->peer.ends.theirs, peer->ends.theirs) &
+		    ip_equal(c->peer.ends.ours, peer->ends.ours))
 			return c;
 	}
 	return NULL;
@@ -119,7 +120,7 @@ void tcp_input(struct net *net, const struct packet *packet)
 	struct tcp_segment segment;
 	struct tcp_connection *c;
 
-	if (!parse(net, packet, &segment)) {
+	if (!parse(packet, &segment)) {
 		net->counters.malformed++;
 		return;
 	}
@@ -157,6 +158,16 @@ uint64_t tcp_poll(struct net *net)
 
 /* -- The table -- */
 
+void tcp_init(struct net *net, void *memory, unsigned connections)
+{
+	struct tcp *tcp = &net->tcp;
+
+	tcp->capacity = connections;
+	tcp->connection = memory;
+	tcp->receive = (void *)(tcp->connection + connections);
+	tcp->send = (void *)(tcp->receive + connections);
+}
+
 /*
  * The lowest free entry, so that memory touched before is used again; or else
  * the oldest that is over but for waiting, or never quite began.
@@ -165,7 +176,7 @@ static struct tcp_connection *find_room(struct net *net)
 {
 	struct tcp_connection *oldest = NULL;
 
-	for (unsigned i = 0; i < TCP_CONNECTIONS; i++) {
+	for (unsigned i = 0; i < net->tcp.capacity; i++) {
 		struct tcp_connection *c = &net->tcp.connection[i];
 
 		if (c->state == TCP_FREE)
@@ -218,7 +229,11 @@ void tcp_enter(struct tcp_connection *c, enum tcp_state state)
 
 void tcp_release(struct tcp_connection *c)
 {
+	struct tcp *tcp = &c->net->tcp;
+
 	tcp_enter(c, TCP_FREE);
+	while (tcp->used > 0 && tcp->connection[tcp->used - 1].state == TCP_FREE)
+		tcp->used--; /* a burst is over: nobody walks its entries any more */
 }
 
 void tcp_reset_connection(struct tcp_connection *c)

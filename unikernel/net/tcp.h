@@ -6,18 +6,16 @@
 #ifndef TCP_H
 #define TCP_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include "bytes.h"
+#include "ip.h"
 
 struct net;
 struct packet;
 struct tcp_connection;
 
-/* Connections at a time. With their buffers they fit a guest of 8 MiB. */
-#define TCP_CONNECTIONS 256
+/* Connections at a time: as many as there is memory for, but a segment walks them all. */
+#define TCP_CONNECTIONS_MAX 1024
+/* With fewer a browser or two fill the table: such a guest does not start. */
+#define TCP_CONNECTIONS_MIN 64
 /* Eleven full segments in flight: a LAN's delay times 100 Mbit/s, and IW10 whole. */
 #define TCP_SEND_BUFFER 16384
 /* Our window. Requests are small; an upload needs no more on a LAN. */
@@ -28,8 +26,7 @@ struct tcp_connection;
 #define TCP_LISTENERS 2
 
 struct tcp_peer {
-	uint8_t mac[6];
-	uint32_t address;
+	struct ip_ends ends;
 	uint16_t port, local_port;
 };
 
@@ -48,9 +45,14 @@ enum tcp_event {
  */
 typedef void tcp_handler(void *app, struct tcp_connection *connection, enum tcp_event event);
 
+/*
+ * Gives TCP the memory for that many connections, TCP_FOOTPRINT bytes for each. It
+ * is filled with zeros, and stays untouched until a connection needs its part.
+ */
+void tcp_init(struct net *net, void *memory, unsigned connections);
 void tcp_listen(struct net *net, uint16_t port, tcp_handler *handler, void *app);
 
-/* The place of the connection in the table: 0 .. TCP_CONNECTIONS - 1. */
+/* The place of the connection in the table: 0 .. net->tcp.capacity - 1. */
 unsigned tcp_index(const struct tcp_connection *connection);
 uint64_t tcp_now(const struct tcp_connection *connection);
 
@@ -173,13 +175,17 @@ struct tcp_connection {
 
 struct tcp {
 	struct tcp_listener listener[TCP_LISTENERS];
-	unsigned used;      /* no connection at or above this index was ever used */
+	unsigned capacity;
+	unsigned used;      /* every connection at or above this index is free */
 	unsigned half_open; /* connections in SYN_RECEIVED */
 	uint64_t cookies_until; /* when the last cookie that went out is stale */
-	struct tcp_connection connection[TCP_CONNECTIONS];
-	uint8_t receive[TCP_CONNECTIONS][TCP_RECEIVE_BUFFER];
-	uint8_t send[TCP_CONNECTIONS][TCP_SEND_BUFFER];
+	/* Arrays of `capacity` elements. */
+	struct tcp_connection *connection;
+	uint8_t (*receive)[TCP_RECEIVE_BUFFER];
+	uint8_t (*send)[TCP_SEND_BUFFER];
 };
+
+#define TCP_FOOTPRINT (sizeof(struct tcp_connection) + TCP_RECEIVE_BUFFER + TCP_SEND_BUFFER)
 
 /* Sequence numbers wrap: compare differences (RFC 9293 3.4). */
 static inline bool seq_before(uint32_t a, uint32_t b)
@@ -203,6 +209,8 @@ void tcp_reset_connection(struct tcp_connection *c);
 const struct tcp_listener *tcp_find_listener(struct net *net, uint16_t port);
 void tcp_set_mss(struct tcp_connection *c, uint16_t offered);
 void tcp_open_sequences(struct tcp_connection *c, uint32_t iss, uint32_t irs);
+/* What the SYN says that its sender takes, or else what its family says. */
+uint16_t tcp_offered_mss(const struct tcp_segment *syn);
 void tcp_listen_input(struct net *net, const struct tcp_segment *segment);
 void tcp_established(struct tcp_connection *c, const struct tcp_segment *segment);
 

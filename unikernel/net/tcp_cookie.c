@@ -20,12 +20,17 @@ static const uint16_t mss_table[8] = { 48, 256, 536, 1024, 1200, 1360, 1440, 146
 static uint64_t tuple_hash(const struct net *net, const struct tcp_peer *peer, uint32_t irs,
 			   uint32_t period)
 {
-	const uint64_t words[2] = {
-		(uint64_t)peer->address << 32 | (uint32_t)peer->port << 16 | peer->local_port,
+	const struct ip_ends *ends = &peer->ends;
+	const uint64_t words[6] = {
+		ends->theirs.word[0],
+		ends->theirs.word[1],
+		ends->ours.word[0],
+		ends->ours.word[1],
+		(uint64_t)peer->port << 16 | peer->local_port,
 		(uint64_t)irs << 32 | period,
 	};
 
-	return siphash(net->key, words, 2);
+	return siphash(net->key, words, 6);
 }
 
 uint32_t tcp_new_iss(const struct net *net, const struct tcp_peer *peer)
@@ -45,7 +50,7 @@ static uint32_t make_cookie(const struct net *net, const struct tcp_peer *peer, 
 uint32_t tcp_cookie(const struct net *net, const struct tcp_segment *syn)
 {
 	uint32_t index = 7;
-	uint16_t mss = syn->mss == 0 ? 536 : syn->mss;
+	uint16_t mss = tcp_offered_mss(syn);
 
 	while (index > 0 && mss_table[index] > mss)
 		index--;

@@ -51,7 +51,7 @@ void tcp_import_data(struct tcp_connection *c, const struct tcp_peer *peer, stru
 	};
 
 	/* What was read before may have ended it, and its place may be another's. */
-	if (c->state != TCP_FREE && c->peer.address == peer->address &&
+	if (c->state != TCP_FREE && ip_equal(c->peer.ends.theirs, peer->ends.theirs) &&
 	    c->peer.port == peer->port && c->peer.local_port == peer->local_port)
 		tcp_segment_input(c, &segment);
 }

@@ -174,7 +174,7 @@ void tcp_segment_input(struct tcp_connection *c, const struct tcp_segment *segme
 {
 	if (!is_ordinary(c, segment) && !examine(c, segment))
 		return;
-	memcpy(c->peer.mac, segment->peer.mac, MAC_SIZE);
+	memcpy(c->peer.ends.mac, segment->peer.ends.mac, MAC_SIZE);
 	if (c->state == TCP_SYN_RECEIVED)
 		tcp_established(c, segment);
 	else

@@ -3,15 +3,17 @@
 #include "net.h"
 
 /*
- * Half-open connections with state of their own; more of them get cookies. A
- * burst of 64 honest clients fits; a flood leaves three quarters of the table.
+ * The part of the table for half-open connections; more of them get cookies. A
+ * burst of honest clients fits; a flood leaves three quarters to the others.
  */
-#define TCP_HALF_OPEN_MAX 64
+#define TCP_HALF_OPEN_PART 4
 /* So long after the last one an ACK may still bring a cookie back. */
 #define TCP_COOKIE_LIFE (128 * SECOND)
 
-#define MSS_DEFAULT 536 /* RFC 9293 3.7.1: where the peer names none */
-#define MSS_MIN 48      /* a peer that names less would have us send headers only */
+/* RFC 9293 3.7.1: where the peer names none. */
+#define MSS_DEFAULT_IPV4 536
+#define MSS_DEFAULT_IPV6 1220
+#define MSS_MIN 48 /* a peer that names less would have us send headers only */
 
 void tcp_listen(struct net *net, uint16_t port, tcp_handler *handler, void *app)
 {
@@ -34,12 +36,20 @@ const struct tcp_listener *tcp_find_listener(struct net *net, uint16_t port)
 	return NULL;
 }
 
+uint16_t tcp_offered_mss(const struct tcp_segment *syn)
+{
+	bool v4 = ip_is_v4(syn->peer.ends.theirs);
+	uint16_t otherwise = v4 ? MSS_DEFAULT_IPV4 : MSS_DEFAULT_IPV6;
+
+	return syn->mss == 0 ? otherwise : syn->mss;
+}
+
 void tcp_set_mss(struct tcp_connection *c, uint16_t offered)
 {
-	uint16_t ours = (uint16_t)(c->net->mtu - IPV4_HEADER - TCP_HEADER);
+	uint16_t ours = tcp_mss(c->net, c->peer.ends.theirs);
 
-	c->mss = offered == 0 ? MSS_DEFAULT : max(offered, MSS_MIN);
-	c->mss = min(c->mss, ours);
+	offered = max(offered, MSS_MIN);
+	c->mss = min(offered, ours);
 }
 
 void tcp_open_sequences(struct tcp_connection *c, uint32_t iss, uint32_t irs)
@@ -56,7 +66,7 @@ static void syn_input(struct net *net, const struct tcp_listener *listener,
 {
 	struct tcp_connection *c;
 
-	if (net->tcp.half_open >= TCP_HALF_OPEN_MAX) {
+	if (net->tcp.half_open >= net->tcp.capacity / TCP_HALF_OPEN_PART) {
 		net->tcp.cookies_until = net->now + TCP_COOKIE_LIFE;
 		net->counters.tcp_cookies++;
 		tcp_send_cookie(net, segment, tcp_cookie(net, segment));
@@ -70,7 +80,7 @@ static void syn_input(struct net *net, const struct tcp_listener *listener,
 	c->listener = listener;
 	tcp_enter(c, TCP_SYN_RECEIVED);
 	tcp_open_sequences(c, tcp_new_iss(net, &segment->peer), segment->seq);
-	tcp_set_mss(c, segment->mss);
+	tcp_set_mss(c, tcp_offered_mss(segment));
 	if (segment->window_shift >= 0) {
 		c->shift_offered = true;
 		c->snd_shift = (uint8_t)segment->window_shift;

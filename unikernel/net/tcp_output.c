@@ -17,9 +17,8 @@ struct header {
 /* Sends the `length` bytes that already lie behind header and options. */
 static void emit(struct net *net, const struct tcp_peer *peer, struct header header, size_t length)
 {
-	uint8_t *tcp = ipv4_payload(net);
+	uint8_t *tcp = ip_payload(net);
 	size_t total = TCP_HEADER + header.options + length;
-	uint64_t sum = checksum_pseudo(net, peer->address, IP_TCP, total);
 
 	put16(tcp, peer->local_port);
 	put16(tcp + 2, peer->port);
@@ -29,15 +28,15 @@ static void emit(struct net *net, const struct tcp_peer *peer, struct header hea
 	tcp[13] = header.flags;
 	put16(tcp + 14, (uint16_t)min(header.window, 0xffffu));
 	put32(tcp + CHECKSUM_OFFSET, 0); /* and no urgent pointer */
-	put16(tcp + CHECKSUM_OFFSET, checksum(sum, tcp, total));
-	ipv4_send(net, peer->mac, peer->address, IP_TCP, total);
+	put16(tcp + CHECKSUM_OFFSET, checksum_of(&peer->ends, IP_TCP, tcp, total));
+	ip_send(net, &peer->ends, IP_TCP, total);
 }
 
 /* The part of the stream from `seq` on, with whatever the flags say. */
 static void send_stream(struct tcp_connection *c, uint32_t seq, uint32_t length, uint8_t flags)
 {
 	const uint8_t *ring = c->net->tcp.send[tcp_index(c)];
-	uint8_t *data = ipv4_payload(c->net) + TCP_HEADER;
+	uint8_t *data = ip_payload(c->net) + TCP_HEADER;
 	uint32_t start = (c->send_start + (seq - c->snd_una)) % TCP_SEND_BUFFER;
 	uint32_t first = min(length, TCP_SEND_BUFFER - start);
 
@@ -67,13 +66,13 @@ void tcp_challenge_ack(struct tcp_connection *c)
 }
 
 /* MSS and, if the peer has one, window scale: ours is 0, which still lets it use its own. */
-static uint8_t put_syn_options(struct net *net, bool shift)
+static uint8_t put_syn_options(struct net *net, const struct tcp_peer *peer, bool shift)
 {
 	static const uint8_t window_scale[4] = { 1, 3, 3, 0 };
-	uint8_t *option = ipv4_payload(net) + TCP_HEADER;
+	uint8_t *option = ip_payload(net) + TCP_HEADER;
 
 	put16(option, 2 << 8 | 4);
-	put16(option + 2, (uint16_t)(net->mtu - IPV4_HEADER - TCP_HEADER));
+	put16(option + 2, tcp_mss(net, peer->ends.theirs));
 	if (!shift)
 		return 4;
 	memcpy(option + 4, window_scale, sizeof(window_scale));
@@ -82,7 +81,7 @@ static uint8_t put_syn_options(struct net *net, bool shift)
 
 void tcp_send_syn_ack(struct tcp_connection *c)
 {
-	uint8_t options = put_syn_options(c->net, c->shift_offered);
+	uint8_t options = put_syn_options(c->net, &c->peer, c->shift_offered);
 
 	if (c->retransmit_at == PLATFORM_NEVER) { /* the first time */
 		c->timing = true;
@@ -105,7 +104,7 @@ void tcp_send_cookie(struct net *net, const struct tcp_segment *segment, uint32_
 			      .ack = segment->seq + 1,
 			      .flags = SYN | ACK,
 			      .window = TCP_RECEIVE_BUFFER,
-			      .options = put_syn_options(net, false) },
+			      .options = put_syn_options(net, &segment->peer, false) },
 	     0);
 }
 

@@ -13,7 +13,7 @@
 /* 1 + 2 + 4 + 8 + 16 s: a client has asked again four times by then. */
 #define SYN_ACK_ATTEMPTS_MAX 4
 /* From here on the next hop may have moved: ask for it. */
-#define ATTEMPTS_BEFORE_ARP 2
+#define ATTEMPTS_BEFORE_ASKING 2
 
 void tcp_rtt_sample(struct tcp_connection *c, uint64_t rtt)
 {
@@ -39,11 +39,11 @@ static void reroute(struct tcp_connection *c)
 {
 	const uint8_t *mac;
 
-	if (c->attempts < ATTEMPTS_BEFORE_ARP)
+	if (c->attempts < ATTEMPTS_BEFORE_ASKING)
 		return;
-	mac = arp_resolve(c->net, c->peer.address);
+	mac = neighbour_resolve(c->net, c->peer.ends.theirs);
 	if (mac != NULL)
-		memcpy(c->peer.mac, mac, MAC_SIZE);
+		memcpy(c->peer.ends.mac, mac, MAC_SIZE);
 }
 
 static void syn_ack_timeout(struct tcp_connection *c)

@@ -4,29 +4,25 @@
 
 #define PORT_ECHO 7
 
-static bool checksum_is_good(const struct net *net, const struct packet *packet, size_t length)
+static bool checksum_is_good(const struct packet *packet, size_t length)
 {
-	uint64_t sum;
-
 	if (get16(packet->payload + 6) == 0)
-		return true; /* the sender made none (RFC 768) */
-	sum = checksum_pseudo(net, packet->source, IP_UDP, length);
-	return checksum(sum, packet->payload, length) == 0;
+		return ip_is_v4(packet->ends.theirs); /* the sender made none (RFC 768) */
+	return checksum_of(&packet->ends, IP_UDP, packet->payload, length) == 0;
 }
 
 static void echo(struct net *net, const struct packet *packet, size_t length)
 {
-	uint8_t *reply = ipv4_payload(net);
-	uint64_t sum = checksum_pseudo(net, packet->source, IP_UDP, length);
-	uint16_t result;
+	uint8_t *reply = ip_payload(net);
+	uint16_t sum;
 
 	memcpy(reply, packet->payload, length);
 	put16(reply, PORT_ECHO);
 	put16(reply + 2, get16(packet->payload));
 	put16(reply + 6, 0);
-	result = checksum(sum, reply, length);
-	put16(reply + 6, result == 0 ? 0xffff : result); /* 0 would mean "none" */
-	ipv4_send(net, packet->mac, packet->source, IP_UDP, length);
+	sum = checksum_of(&packet->ends, IP_UDP, reply, length);
+	put16(reply + 6, sum == 0 ? 0xffff : sum); /* 0 would mean "none" */
+	ip_send(net, &packet->ends, IP_UDP, length);
 }
 
 void udp_input(struct net *net, const struct packet *packet)
@@ -39,12 +35,15 @@ void udp_input(struct net *net, const struct packet *packet)
 	}
 	length = get16(packet->payload + 4);
 	if (length < UDP_HEADER || length > packet->length ||
-	    !checksum_is_good(net, packet, length)) {
+	    !checksum_is_good(packet, length)) {
 		net->counters.malformed++;
 		return;
 	}
 	if (get16(packet->payload + 2) != PORT_ECHO) {
-		icmp_port_unreachable(net, packet);
+		if (ip_is_v4(packet->ends.theirs))
+			icmp_port_unreachable(net, packet);
+		else
+			icmpv6_port_unreachable(net, packet);
 		return;
 	}
 	/* Two echo services could talk to each other for ever (CERT CA-1996-01). */

@@ -26,7 +26,6 @@
  */
 #include "store.h"
 
-#define TYPE_STORE 0x88b5
 #define LINK_HEADER 16
 #define LINK_DATA_MAX 1400
 #define VERSION 1
@@ -73,7 +72,7 @@ static void transmit(struct store *store, uint8_t flags, size_t length)
 	put32(frame + 8, link->sequence + taken);
 	put32(frame + 12, link->received);
 	memcpy(frame + LINK_HEADER, link->queue, length);
-	net_send(store->net, nearest_bridge, TYPE_STORE, LINK_HEADER + length);
+	net_send(store->net, nearest_bridge, TYPE_STORE, frame, LINK_HEADER + length);
 	link->owed = false;
 }
 

@@ -12,8 +12,7 @@ process, no interface, no file.
 on this host is given back. It never holds an exception: its result says how the guest went. It is
 done once, and it is done too when nobody asked the guest to stop.
 
-done once, and also when nobody asked the guest to stop.
-again, with a harder way. DESTROY always works.
+`stop` asks it to go, and may be asked again, with a harder way. DESTROY always works.
 """
 
 import asyncio
@@ -26,10 +25,11 @@ from jitsu.model import Epoch, Service, StopMode
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How a guest went: `clean` when it meant to."""
+    """How a guest went: `clean` when it meant to; `began` unless it never could run here."""
 
     reason: str
     clean: bool
+    began: bool = True
 
 
 class Instance(Protocol):

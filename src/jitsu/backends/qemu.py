@@ -190,7 +190,7 @@ class QemuBackend:
         code = await instance.child.exited
         exit_ = exit_of(code, console.last_line(since))
         if instance.fault and code == -signal.SIGKILL:
-            exit_ = Exit(instance.fault, clean=False)
+            exit_ = Exit(instance.fault, clean=False, began=False)
         try:
             instance.monitor.close()
             await instance.link.close()

@@ -15,9 +15,9 @@
 #include <ucontext.h>
 
 #define STACK_SIZE (256 * 1024)
-#define HEAP_SIZE (7u << 20)
 #define QUEUE_SIZE 1024
 #define FRAME_SIZE 1514
+#define PAGE_SIZE 4096
 #define CONSOLE_SIZE 4096
 
 struct queue {
@@ -145,19 +145,20 @@ static void enter(void)
 	platform_exit(current->app(&current->info));
 }
 
-struct host_guest *host_new(const char *cmdline, uint64_t seed)
+struct host_guest *host_new(const char *cmdline, uint64_t seed, size_t heap_size)
 {
-	return host_new_app(cmdline, seed, app_main);
+	return host_new_app(cmdline, seed, heap_size, app_main);
 }
 
-struct host_guest *host_new_app(const char *cmdline, uint64_t seed,
+struct host_guest *host_new_app(const char *cmdline, uint64_t seed, size_t heap_size,
 				int (*app)(const struct platform_start_info *info))
 {
 	struct host_guest *guest = calloc(1, sizeof(*guest));
-	void *heap = mmap(NULL, HEAP_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	void *heap = mmap(NULL, heap_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (guest == NULL || heap == MAP_FAILED)
 		abort();
+	madvise(heap, heap_size, MADV_NOHUGEPAGE); /* so that host_touched() counts what is used */
 	guest->seed = seed;
 	guest->status = -1;
 	guest->app = app;
@@ -166,7 +167,7 @@ struct host_guest *host_new_app(const char *cmdline, uint64_t seed,
 		.name = "host",
 		.cmdline = guest->cmdline,
 		.heap_start = heap,
-		.heap_size = HEAP_SIZE,
+		.heap_size = heap_size,
 	};
 	getcontext(&guest->guest);
 	guest->guest.uc_stack.ss_sp = guest->stack;
@@ -177,7 +178,7 @@ struct host_guest *host_new_app(const char *cmdline, uint64_t seed,
 
 void host_free(struct host_guest *guest)
 {
-	munmap(guest->info.heap_start, HEAP_SIZE);
+	munmap(guest->info.heap_start, guest->info.heap_size);
 	free(guest->cmdline);
 	free(guest);
 }
@@ -218,4 +219,17 @@ size_t host_console(const struct host_guest *guest, char *text, size_t size)
 void *host_heap(struct host_guest *guest)
 {
 	return guest->info.heap_start;
+}
+
+size_t host_touched(struct host_guest *guest)
+{
+	size_t pages = guest->info.heap_size / PAGE_SIZE, touched = 0;
+	uint8_t *resident = calloc(pages, 1);
+
+	if (resident == NULL || mincore(guest->info.heap_start, pages * PAGE_SIZE, resident) != 0)
+		abort();
+	for (size_t i = 0; i < pages; i++)
+		touched += resident[i] & 1;
+	free(resident);
+	return touched * PAGE_SIZE;
 }

@@ -8,9 +8,9 @@
 struct host_guest;
 
 /* A guest that has not run yet. The same seed gives the same random numbers. */
-struct host_guest *host_new(const char *cmdline, uint64_t seed);
+struct host_guest *host_new(const char *cmdline, uint64_t seed, size_t heap_size);
 /* The same with another app than the image's. */
-struct host_guest *host_new_app(const char *cmdline, uint64_t seed,
+struct host_guest *host_new_app(const char *cmdline, uint64_t seed, size_t heap_size,
 				int (*app)(const struct platform_start_info *info));
 void host_free(struct host_guest *guest);
 
@@ -26,6 +26,8 @@ int host_status(const struct host_guest *guest);
 /* All it has said so far; returns how many bytes that is. */
 size_t host_console(const struct host_guest *guest, char *text, size_t size);
 void *host_heap(struct host_guest *guest);
+/* Bytes of its heap, in pages, that it has read or written so far. */
+size_t host_touched(struct host_guest *guest);
 
 /* -- store.c: an app that asks the store what it is told to -- */
 

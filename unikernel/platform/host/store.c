@@ -84,7 +84,7 @@ static int asker_main(const struct platform_start_info *info)
 
 struct host_guest *host_new_asker(uint64_t seed)
 {
-	return host_new_app("", seed, asker_main);
+	return host_new_app("", seed, sizeof(struct asker), asker_main);
 }
 
 bool host_store_request(struct host_guest *guest, uint8_t tag, uint32_t type, const char *payload,
