@@ -10,13 +10,14 @@ from typing import NamedTuple
 
 from jitsu.core.xenstore import calls, journal, tree
 from jitsu.core.xenstore import path as paths
-from jitsu.core.xenstore.access import Actor, Perms, forget
+from jitsu.core.xenstore.access import Actor, Perms, concerns, forget
 from jitsu.core.xenstore.connection import Connection
 from jitsu.core.xenstore.fairness import Credit
 from jitsu.core.xenstore.journal import Introduced, Recovered
 from jitsu.core.xenstore.path import SPECIAL
 from jitsu.core.xenstore.quota import PRIVILEGED
 from jitsu.core.xenstore.space import Change, Space
+from jitsu.core.xenstore.tree import Node
 from jitsu.core.xenstore.watch import Watches
 
 DOM0 = Actor(0, privileged=True)
@@ -200,6 +201,19 @@ class Store:
         self.root = space.root
         self._own(space.owned)
         return space.changes
+
+    def erase_special(self, domid: int) -> list[Change]:
+        """Remove a domain's rights to special paths; return what is to be written down."""
+        changes = []
+        for path, perms in self.special.items():
+            if concerns(perms, domid):
+                changes.append(self.permit_special(path, forget(perms, domid)))
+        return changes
+
+    def permit_special(self, path: bytes, perms: Perms) -> Change:
+        """Set the permissions of a special path; return what is to be written down."""
+        self.special[path] = perms
+        return Change(path, None, Node(b"", perms, {}), ())
 
     def _own(self, more: dict[int, int]) -> None:
         for domid, count in more.items():
