@@ -182,3 +182,18 @@ def test_who_is_gone_is_told_nothing() -> None:
     assert len(store.server.store.watches.by_path) == 1
     store.says(("dom0", "WRITE /a|1", "OK|"))
     assert store.events("dom0") == ["/a|t|"]
+
+
+def test_who_may_no_more_watch_a_special_path_hears_nothing_more() -> None:
+    store = Conversation()
+    store.says(
+        ("dom0", "SET_PERMS @introduceDomain|n0|r1|", "OK|"),
+        ("1", "WATCH @introduceDomain|t|", "OK|"),
+        ("dom0", "INTRODUCE 2|1|1|", "OK|"),
+    )
+    assert store.events("1") == ["@introduceDomain|t|"] * 2
+    store.says(
+        ("dom0", "SET_PERMS @introduceDomain|n0|", "OK|"),
+        ("dom0", "INTRODUCE 3|1|1|", "OK|"),
+    )
+    assert store.events("1") == []

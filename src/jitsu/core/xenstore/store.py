@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from jitsu.core.xenstore import calls, journal, tree
 from jitsu.core.xenstore import path as paths
-from jitsu.core.xenstore.access import Actor, Perms, concerns, forget
+from jitsu.core.xenstore.access import READ, Actor, Perms, concerns, forget, rights
 from jitsu.core.xenstore.connection import Connection
 from jitsu.core.xenstore.fairness import Credit
 from jitsu.core.xenstore.journal import Introduced, Recovered
@@ -178,11 +178,12 @@ class Store:
                 self.to_send(connection)
 
     def tell_special(self, path: bytes) -> None:
-        """Send the event of a special path."""
+        """Send the event of a special path to those who may still know."""
         for watch in self.watches.at(path):
             connection = self.connections[watch.owner]
-            connection.event(watch, path)
-            self.to_send(connection)
+            if rights(self.special[path], connection.actor) & READ:
+                connection.event(watch, path)
+                self.to_send(connection)
 
     def erase(self, domid: int) -> list[Change]:
         """Remove what a domain owns, and its rights to what others own.
