@@ -3,7 +3,10 @@
 import pytest
 
 from core.xenstore.conversation import Conversation
+from jitsu.core.xenstore.journal import Recovered
 from jitsu.core.xenstore.quota import GUEST
+from jitsu.core.xenstore.server import Server
+from jitsu.core.xenstore.store import Persist
 
 GRANTS = {
     # letter: may read, may write
@@ -208,6 +211,56 @@ def test_nothing_of_a_domain_outlives_it() -> None:
     )
     assert "/mixed/its|t|" in store.events("dom0")
     assert store.closed == {"1": "its domain is released"}
+
+
+def test_the_next_one_of_its_number_gets_no_special_watch() -> None:
+    store = Conversation()
+    store.says(
+        ("dom0", "INTRODUCE 1|1|1|", "OK|"),
+        ("dom0", "SET_PERMS @releaseDomain|n1|r2|", "OK|"),
+        ("dom0", "SET_PERMS @introduceDomain|n0|r1|", "OK|"),
+        ("dom0", "RELEASE 1|", "OK|"),
+        ("dom0", "INTRODUCE 1|1|1|", "OK|"),
+        ("1b", "WATCH @introduceDomain|t|", "!EACCES"),
+        ("1b", "GET_PERMS @releaseDomain|", "!EACCES"),
+        ("dom0", "GET_PERMS @releaseDomain|", "n0|r2|"),
+    )
+    recovered = restarted(store)
+    recovered.says(
+        ("dom0", "GET_PERMS @introduceDomain|", "n0|"),
+        ("dom0", "GET_PERMS @releaseDomain|", "n0|r2|"),
+    )
+
+
+def test_the_next_one_of_its_number_is_nobodys_target() -> None:
+    store = Conversation()
+    store.says(
+        ("dom0", "INTRODUCE 1|1|1|", "OK|"),
+        ("dom0", "INTRODUCE 2|1|2|", "OK|"),
+        ("dom0", "INTRODUCE 3|1|3|", "OK|"),
+        ("dom0", "SET_TARGET 2|1|", "OK|"),
+        ("dom0", "SET_TARGET 3|2|", "OK|"),
+        ("2", "READ /|", ...),
+        ("dom0", "RELEASE 1|", "OK|"),
+        ("dom0", "INTRODUCE 1|1|1|", "OK|"),
+        ("dom0", "WRITE /of1|secret", "OK|"),
+        ("dom0", "SET_PERMS /of1|n1|", "OK|"),
+        ("dom0", "WRITE /of2|x", "OK|"),
+        ("dom0", "SET_PERMS /of2|n2|", "OK|"),
+    )
+    for life in (store, restarted(store)):
+        life.says(
+            ("2", "READ /of1|", "!EACCES"),
+            ("2b", "READ /of1|", "!EACCES"),
+            ("3", "READ /of2|", "x"),
+        )
+
+
+def restarted(store: Conversation) -> Conversation:
+    """Return the store that is made of what this one has written down."""
+    recovered = Recovered()
+    recovered.load(b"".join(e.record for e in store.effects if isinstance(e, Persist)))
+    return Conversation(Server(recovered))
 
 
 def test_what_a_keeper_has_kept_is_dom0s_then() -> None:

@@ -3,7 +3,8 @@
 Clients run requests and transactions in any interleaving on the server. Then a model, a plain dict
 that knows nothing of transactions, does the same requests one transaction after another: those
 that changed something in the order of their ends, the others at their starts. Each reply has to
-be the one that the client was given, and the tree the same at the end.
+be the one that the client was given, and the tree the same at the end. What was written down must
+make that tree, too.
 """
 
 import random
@@ -14,9 +15,10 @@ from typing import Any
 import pytest
 
 from jitsu.core.xenstore.access import Actor, render
+from jitsu.core.xenstore.journal import Recovered
 from jitsu.core.xenstore.server import Server
-from jitsu.core.xenstore.store import DOM0
-from jitsu.core.xenstore.tree import walk
+from jitsu.core.xenstore.store import DOM0, Persist
+from jitsu.core.xenstore.tree import Node, walk
 from jitsu.wire.xenstore import Message, Messages, Op, encode
 
 Path = tuple[bytes, ...]
@@ -143,6 +145,7 @@ class History:
         self.moment = 0
         self.conflicts = 0
         self.merged = 0
+        self.written = b""
         # Where guests may do something; beside it is where a toolstack begins with nothing.
         self.direct(0, Op.WRITE, b"/a\0")
         self.direct(0, Op.SET_PERMS, b"/a\0b1\0b2\0")
@@ -150,7 +153,8 @@ class History:
     def ask(self, who: int, op: Op, payload: bytes, transaction: int = 0) -> tuple[int, bytes]:
         client = self.clients[who]
         request = Message(op, 7, transaction, payload)
-        self.server.receive(client, encode(request), now=self.moment * 10.0)
+        effects = self.server.receive(client, encode(request), now=self.moment * 10.0)
+        self.written += b"".join(e.record for e in effects if isinstance(e, Persist))
         self.server.tick(now=self.moment * 10.0)
         (reply,) = Messages().feed(client.take())
         assert reply.request == 7
@@ -245,13 +249,19 @@ def run(seed: int) -> History:
     for _, unit in sorted(history.committed, key=lambda pair: pair[0]):
         for op, payload, reply in unit.done:
             assert model.do(unit.actor, op, payload) == reply, (seed, op, payload)
-    found = {
-        path: (node.value, render(node.perms))
-        for path, node in walk(history.server.store.root, b"/")
-    }
+    found = shown(history.server.store.root)
     expected = {
         b"/" + b"/".join(names): (value, b"".join(f"{x}{d}\0".encode() for d, x in perms_))
         for names, (value, perms_) in model.nodes.items()
     }
     assert found == expected, f"--seed {seed}"
+    recovered = Recovered()
+    recovered.load(history.written)
+    assert shown(recovered.root) == expected, f"--seed {seed}: what is written down"
+    again = Server(recovered)
+    assert again.store.held == history.server.store.held, f"--seed {seed}: what is counted"
     return history
+
+
+def shown(root: Node) -> dict[bytes, tuple[bytes, bytes]]:
+    return {path: (node.value, render(node.perms)) for path, node in walk(root, b"/")}

@@ -3,6 +3,9 @@
 import pytest
 
 from core.xenstore.conversation import Conversation, Line
+from jitsu.core.xenstore.journal import Recovered
+from jitsu.core.xenstore.server import Server
+from jitsu.core.xenstore.store import Persist
 
 START = "TRANSACTION_START |"
 END = "TRANSACTION_END T|"
@@ -146,3 +149,29 @@ def test_two_that_have_kept_to_the_quota_have_not_together() -> None:
         ("dom0", "CONTROL check|", "OK\n|"),
     )
     assert store.server.store.held == {1: 602}
+
+
+def test_a_parent_that_both_made_is_written_down_and_counted_once() -> None:
+    """The second one's is not in the tree, and what became of the first one's is kept."""
+    store = Conversation()
+    store.says(
+        ("dom0", "WRITE /of5|", "OK|"),
+        ("dom0", "SET_PERMS /of5|n5|", "OK|"),
+        ("dom0 one", START, ...),
+        ("dom0b two", START, ...),
+        ("dom0 one", "WRITE /of5/x/1|", "OK|"),
+        ("dom0b two", "WRITE /of5/x/2|", "OK|"),
+        ("dom0 one", END, "OK|"),
+        ("dom0", "WRITE /of5/x|kept", "OK|"),
+        ("dom0b two", END, "OK|"),
+        ("dom0", "CONTROL check|", "OK\n|"),
+        ("dom0", "READ /of5/x|", "kept"),
+    )
+    recovered = Recovered()
+    recovered.load(b"".join(e.record for e in store.effects if isinstance(e, Persist)))
+    again = Conversation(Server(recovered))
+    again.says(
+        ("dom0", "READ /of5/x|", "kept"),
+        ("dom0", "DIRECTORY /of5/x|", "1|2|"),
+        ("dom0", "CONTROL check|", "OK\n|"),
+    )

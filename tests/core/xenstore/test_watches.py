@@ -69,6 +69,24 @@ def test_a_transaction_is_heard_at_its_end_each_path_once() -> None:
     assert store.events("dom0b") == []
 
 
+def test_what_a_transaction_removes_and_makes_anew_is_heard_of_below_it() -> None:
+    store = watching(("dom0b", "/a/gone|t|"), ("dom0b", "/a/back|t|"), ("dom0c", "/a|t|"))
+    store.says(("dom0", "WRITE /a/gone|", "OK|"), ("dom0", "WRITE /a/back|", "OK|"))
+    for who in ("dom0b", "dom0c"):
+        store.events(who)
+    store.says(
+        ("dom0 t", "TRANSACTION_START |", ...),
+        ("dom0 t", "RM /a|", "OK|"),
+        ("dom0 t", "WRITE /a/back|1", "OK|"),
+        ("dom0 t", "RM /a|", "OK|"),
+        ("dom0 t", "WRITE /a|1", "OK|"),
+        ("dom0 t", "WRITE /a/back|2", "OK|"),
+        ("dom0 t", "TRANSACTION_END T|", "OK|"),
+    )
+    assert sorted(store.events("dom0b")) == ["/a/back|t|", "/a/gone|t|"]
+    assert store.events("dom0c") == ["/a|t|", "/a/back|t|"]
+
+
 def test_a_relative_watch_hears_relative_paths() -> None:
     store = watching(("1", "data|t|"))
     store.says(
@@ -164,3 +182,18 @@ def test_who_is_gone_is_told_nothing() -> None:
     assert len(store.server.store.watches.by_path) == 1
     store.says(("dom0", "WRITE /a|1", "OK|"))
     assert store.events("dom0") == ["/a|t|"]
+
+
+def test_who_may_no_more_watch_a_special_path_hears_nothing_more() -> None:
+    store = Conversation()
+    store.says(
+        ("dom0", "SET_PERMS @introduceDomain|n0|r1|", "OK|"),
+        ("1", "WATCH @introduceDomain|t|", "OK|"),
+        ("dom0", "INTRODUCE 2|1|1|", "OK|"),
+    )
+    assert store.events("1") == ["@introduceDomain|t|"] * 2
+    store.says(
+        ("dom0", "SET_PERMS @introduceDomain|n0|", "OK|"),
+        ("dom0", "INTRODUCE 3|1|1|", "OK|"),
+    )
+    assert store.events("1") == []

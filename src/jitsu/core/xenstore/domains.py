@@ -1,5 +1,7 @@
 """The requests about domains: who is there, whose ring is served, who acts for whom."""
 
+from dataclasses import replace
+
 from jitsu.core.xenstore import journal
 from jitsu.core.xenstore import path as paths
 from jitsu.core.xenstore.access import DOMID_FIRST_RESERVED
@@ -51,8 +53,11 @@ def dismiss(store: Store, domid: int) -> None:
     store.credit.release(domid)
     for client in store.of(domid):
         store.close(client, "its domain is released")
+    for other in [other for other in store.domains.values() if other.target == domid]:
+        _aim(store, other, None)
     changes = store.erase(domid)
-    store.emit(Persist(journal.release(domid, changes)), Released(domid))
+    written = [*changes, *store.erase_special(domid)]
+    store.emit(Persist(journal.release(domid, written)), Released(domid))
     store.tell(changes)
     store.tell_special(RELEASE_DOMAIN)
 
@@ -73,13 +78,15 @@ def set_target(store: Store, connection: Connection, payload: bytes) -> bytes:
     domid, target = map(domid_of, fields)
     if domid not in store.domains or target not in store.domains:
         raise StoreError("ENOENT")
-    known = store.domains[domid]
-    domain = Introduced(domid, known.frame, known.port, target)
-    store.domains[domid] = domain
-    for client in store.of(domid):
+    _aim(store, store.domains[domid], target)
+    return OK
+
+
+def _aim(store: Store, known: Introduced, target: int | None) -> None:
+    domain = store.domains[known.domid] = replace(known, target=target)
+    for client in store.of(domain.domid):
         client.actor = client.actor._replace(target=target)
     store.emit(Persist(journal.introduction(domain)))
-    return OK
 
 
 def domain_path(_store: Store, _connection: Connection, payload: bytes) -> bytes:

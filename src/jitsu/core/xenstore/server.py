@@ -17,10 +17,9 @@ from jitsu.core.xenstore.errors import StoreError
 from jitsu.core.xenstore.journal import Introduced, Recovered
 from jitsu.core.xenstore.path import SPECIAL
 from jitsu.core.xenstore.quota import PRIVILEGED
-from jitsu.core.xenstore.space import Change, Space
+from jitsu.core.xenstore.space import Space
 from jitsu.core.xenstore.store import DOM0, Effect, Persist, Store
 from jitsu.core.xenstore.transaction import Conflict, Transaction
-from jitsu.core.xenstore.tree import Node
 from jitsu.core.xenstore.watch import Watch
 from jitsu.errors import WireError
 from jitsu.wire.xenstore import Message, Op, strings
@@ -169,9 +168,7 @@ class Server:
         if message.op == Op.GET_PERMS:
             return access.render(special[path])
         perms = access.changed(special[path], access.parse(rest), connection.actor)
-        special[path] = perms
-        written = Change(path, None, Node(b"", perms, {}), ())
-        self.store.emit(Persist(journal.commit([written])))
+        self.store.emit(Persist(journal.commit([self.store.permit_special(path, perms)])))
         return OK
 
     # Watches.

@@ -10,13 +10,14 @@ from typing import NamedTuple
 
 from jitsu.core.xenstore import calls, journal, tree
 from jitsu.core.xenstore import path as paths
-from jitsu.core.xenstore.access import Actor, Perms, forget
+from jitsu.core.xenstore.access import READ, Actor, Perms, concerns, forget, rights
 from jitsu.core.xenstore.connection import Connection
 from jitsu.core.xenstore.fairness import Credit
 from jitsu.core.xenstore.journal import Introduced, Recovered
 from jitsu.core.xenstore.path import SPECIAL
 from jitsu.core.xenstore.quota import PRIVILEGED
 from jitsu.core.xenstore.space import Change, Space
+from jitsu.core.xenstore.tree import Node
 from jitsu.core.xenstore.watch import Watches
 
 DOM0 = Actor(0, privileged=True)
@@ -177,11 +178,12 @@ class Store:
                 self.to_send(connection)
 
     def tell_special(self, path: bytes) -> None:
-        """Send the event of a special path."""
+        """Send the event of a special path to those who may still know."""
         for watch in self.watches.at(path):
             connection = self.connections[watch.owner]
-            connection.event(watch, path)
-            self.to_send(connection)
+            if rights(self.special[path], connection.actor) & READ:
+                connection.event(watch, path)
+                self.to_send(connection)
 
     def erase(self, domid: int) -> list[Change]:
         """Remove what a domain owns, and its rights to what others own.
@@ -200,6 +202,19 @@ class Store:
         self.root = space.root
         self._own(space.owned)
         return space.changes
+
+    def erase_special(self, domid: int) -> list[Change]:
+        """Remove a domain's rights to special paths; return what is to be written down."""
+        changes = []
+        for path, perms in self.special.items():
+            if concerns(perms, domid):
+                changes.append(self.permit_special(path, forget(perms, domid)))
+        return changes
+
+    def permit_special(self, path: bytes, perms: Perms) -> Change:
+        """Set the permissions of a special path; return what is to be written down."""
+        self.special[path] = perms
+        return Change(path, None, Node(b"", perms, {}), ())
 
     def _own(self, more: dict[int, int]) -> None:
         for domid, count in more.items():

@@ -104,7 +104,19 @@ class Transaction:
             if mine is not tree.find(self.base, place):
                 root = tree.graft(root, place, mine)
         space.root = root
+        self._leave_out_parents(places)
         return space
+
+    def _leave_out_parents(self, places: list[Names]) -> None:
+        """Forget the parents that were created on the way, but others had created first."""
+        space = self.space
+        kept = []
+        for change in space.changes:
+            if change.told or below(paths.names(change.path), places):
+                kept.append(change)
+            elif change.after is not None and change.after.perms.owner in space.owned:
+                space.owned[change.after.perms.owner] -= 1
+        space.changes = kept
 
     def _touched(self, root: Node) -> tuple[set[Names], set[Names]]:
         """Return the tops of what was changed or removed, and of what was created.

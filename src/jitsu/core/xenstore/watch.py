@@ -58,19 +58,24 @@ class Watches:
 
     def hear(self, changes: Iterable[Change]) -> Iterator[Event]:
         """Yield who is to be told of `changes`, in their order, each of a path only once."""
-        last = {change.path: change for change in changes if change.told}
-        for path, change in last.items():
-            for above in paths.ancestors(path):
-                for watch in self.at(above):
-                    yield Event(watch, path, change.before, change.after)
-            if change.after is None and change.before is not None:
-                yield from self._below(path, change.before)
+        told = [change for change in changes if change.told]
+        last = {change.path: change for change in told}
+        heard = set(last)
+        for path, before, after, _, _ in told:
+            final = last.pop(path, None)
+            if final is not None:
+                for above in paths.ancestors(path):
+                    for watch in self.at(above):
+                        yield Event(watch, path, final.before, final.after)
+            if after is None and before is not None:
+                yield from self._below(path, before, heard)
 
-    def _below(self, path: bytes, removed: Node) -> Iterator[Event]:
-        """Yield the watches on what was below a node that is removed."""
+    def _below(self, path: bytes, removed: Node, heard: set[bytes]) -> Iterator[Event]:
+        """Yield the watches on what was below a node that is removed, and add it to `heard`."""
         prefix = path + b"/"
         for watched in [watched for watched in self.by_path if watched.startswith(prefix)]:
             node = tree.find(removed, paths.names(watched[len(path) :]))
-            if node is not None:
+            if node is not None and watched not in heard:
+                heard.add(watched)
                 for watch in self.at(watched):
                     yield Event(watch, watched, node, None)
