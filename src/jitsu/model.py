@@ -112,6 +112,8 @@ class Service:
     backend: str = "auto"
     memory: int = 16 << 20
     cmdline: str = ""
+    initrd: str = ""
+    """What Linux starts from, besides its image; empty: nothing."""
     handoff: Handoff = Handoff.AUTO
     answer: Answer = Answer.AT_ONCE
     ready: Ready = ReadyOnFrame()

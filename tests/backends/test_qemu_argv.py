@@ -85,6 +85,10 @@ def test_linux() -> None:
     words = argv(QEMU, WWW, NETWORK, ImageKind.LINUX)
     assert after(words, "-M") == "microvm,isa-serial=off"
     assert after(words, "-append") == IP
+    words = argv(replace(QEMU, tsc_khz=2250000), WWW, NETWORK, ImageKind.LINUX)
+    assert after(words, "-append") == f"{IP} tsc_early_khz=2250000"
+    words = argv(QEMU, replace(WWW, initrd="/images/initrd"), NETWORK, ImageKind.LINUX)
+    assert after(words, "-initrd") == "/images/initrd"
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,13 @@ import re
 import shutil
 import signal
 import socket
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from qemu.qmp import QMPClient, QMPError
 
 from jitsu.backends.base import Exit, Watch
+from jitsu.backends.qemu_tsc import Counter
 from jitsu.config.image import ImageKind, image_kind
 from jitsu.errors import BootError, HostError
 from jitsu.host.guests import address
@@ -44,6 +45,8 @@ class Qemu:
     accel: str = "tcg"
     user: str = ""
     """Whom QEMU becomes once it has opened what it needs; empty: it stays who it is."""
+    tsc_khz: int = 0
+    """How fast a guest's time-stamp counter counts, where that is known and Linux must be told."""
 
 
 def argv(
@@ -65,7 +68,8 @@ def argv(
         *(("-runas", qemu.user) if qemu.user else ()),
         *(("-pidfile", str(note)) if note else ()),
         *("-accel", qemu.accel, "-M", machine, "-m", f"{service.memory >> 10}k"),
-        *("-kernel", service.image, "-append", cmdline(service, network, kind)),
+        *("-kernel", service.image, "-append", cmdline(service, network, kind, qemu.tsc_khz)),
+        *(("-initrd", service.initrd) if service.initrd else ()),
         *("-chardev", "stdio,id=console,signal=off"),
         *("-device", "isa-debugcon,iobase=0xe9,chardev=console"),
         *("-chardev", f"socket,id=qmp,fd={_QMP_FD}", "-mon", "chardev=qmp,mode=control"),
@@ -75,14 +79,15 @@ def argv(
     ]
 
 
-def cmdline(service: Service, network: NetworkConfig, kind: ImageKind) -> str:
+def cmdline(service: Service, network: NetworkConfig, kind: ImageKind, tsc_khz: int = 0) -> str:
     """Return the guest's command line: its address as Linux's nfsroot.rst has it, then its own.
 
     Unikernels are told that the store may be reached by the link; Linux would hand the word on to
-    its first process.
+    its first process. Linux is told how fast its counter counts: see `qemu_tsc`.
     """
-    store = "store " if kind is ImageKind.PVH else ""
-    return f"ip={address(service, network)} {store}{service.cmdline}".rstrip()
+    clock = f"tsc_early_khz={tsc_khz} " if tsc_khz else ""
+    told = "store " if kind is ImageKind.PVH else clock
+    return f"ip={address(service, network)} {told}{service.cmdline}".rstrip()
 
 
 def find(accel: str = "tcg") -> Qemu:
@@ -121,6 +126,7 @@ class QemuBackend:
         self._qemu = qemu
         self._network = network
         self._leftovers = leftovers
+        self._counter = Counter()
         self._consoles: dict[str, Console] = {}
 
     async def boot(
@@ -164,7 +170,10 @@ class QemuBackend:
     ) -> tuple[Child, socket.socket]:
         """Start QEMU; return it, and our end of its QMP socket. Raises HostError."""
         note = self._leftovers.note(service.name)
-        command = argv(self._qemu, service, self._network, kind, note)
+        qemu = self._qemu
+        if kind is ImageKind.LINUX and qemu.accel == "tcg":
+            qemu = replace(qemu, tsc_khz=self._counter.khz())
+        command = argv(qemu, service, self._network, kind, note)
         try:
             ours, theirs = socket.socketpair()
         except OSError as error:
