@@ -83,10 +83,7 @@ def guest(lab: Lab) -> Iterator[None]:
         peer = {"ifname": GUEST_END, "net_ns_fd": there, "address": mac}
         ipr.link("add", ifname=GUEST_PORT, kind="veth", peer=peer)
         ipr.link("set", ifname=GUEST_PORT, master=lab.bridge.index, state="up")
-        with lab.hosts.at(lab.hosts.client), IPRoute() as here:
-            theirs = here.link("get", ifname=CLIENT_PORT)[0].get("IFLA_ADDRESS")
-            _ip("address", "add", f"{CLIENT6}/64", "dev", CLIENT_PORT, "nodad")
-            _know(CLIENT_PORT, mac, str(WWW.address), str(WWW.address6))
+        theirs = introduce(lab)
         with lab.hosts.at(there):
             _ip("link", "set", GUEST_END, "up")
             _ip("address", "add", f"{WWW.address}/24", "dev", GUEST_END)
@@ -102,6 +99,14 @@ def guest(lab: Lab) -> Iterator[None]:
             server.shutdown()
             thread.join()
             server.server_close()
+
+
+def introduce(lab: Lab) -> str:
+    """Give the client an IPv6 address, and tell it where www is; return its MAC address."""
+    with lab.hosts.at(lab.hosts.client), IPRoute() as here:
+        _ip("address", "add", f"{CLIENT6}/64", "dev", CLIENT_PORT, "nodad")
+        _know(CLIENT_PORT, WWW.mac.hex(":"), str(WWW.address), str(WWW.address6))
+        return str(here.link("get", ifname=CLIENT_PORT)[0].get("IFLA_ADDRESS"))
 
 
 def _know(interface: str, mac: str, *addresses: str) -> None:
@@ -165,43 +170,54 @@ class Conversation:
 
 
 Wanted = Callable[["Proxy"], bool]
+"""Says when it is time to splice."""
 
 
 class Proxy:
-    """Completes handshakes at Synjitsu's port; splices all to the guest when it is `time`."""
+    """Completes handshakes at Synjitsu's port; splices all to the guest when it is time.
 
-    def __init__(self, network: KernelNetwork, time: Wanted) -> None:
+    `to_guest` sends a frame on the guest's link; what comes from there is given to `guest_sent`.
+    """
+
+    def __init__(
+        self, network: KernelNetwork, to_guest: Callable[[bytes], None], time: Wanted
+    ) -> None:
         self.conversations: dict[tuple[object, int], Conversation] = {}
         self.splicer = Splicer(GUEST_PORT)
-        self.guest = Station(GUEST_PORT)
         self.outcomes: list[Spliced | Failed] = []
         self.held: list[bytes] = []
+        self.handed_over = False
         self._network = network
+        self._to_guest = to_guest
         self._time = time
         self._splices: Splices | None = None
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self.guest.socket, self._guest_sent)
         self._numbers = random.Random(1)
-        self.handed_over = asyncio.Event()
-
-    def close(self) -> None:
-        self._loop.remove_reader(self.guest.socket)
-        self.guest.socket.close()
-        self.splicer.close()
 
     def frame(self, data: bytes) -> None:
         """Take a frame that has reached Synjitsu's port."""
-        if self.handed_over.is_set():
+        try:
+            ends, segment = decode(data)
+        except WireError:
+            self._to_guest(data)  # an answer to what it has asked its neighbours
+            return
+        if self.handed_over:
             self._network.send(data)
         elif self._splices is not None:
             self.held.append(data)
         else:
-            try:
-                self._take(*decode(data))
-            except WireError:
-                return
-            if self._time(self):
-                self._splice()
+            self._take(ends, segment)
+            self.look()
+
+    def look(self) -> None:
+        """Splice if it is time."""
+        if self._splices is None and self._time(self):
+            self._splice()
+
+    def guest_sent(self, frame: bytes) -> None:
+        """Take a frame of the guest's."""
+        if self._splices is not None:
+            self._perform(self._splices.handle(frame, self._loop.time()))
 
     def _take(self, ends: Ends, segment: Segment) -> None:
         key = (ends.peer, ends.peer_port)
@@ -229,20 +245,15 @@ class Proxy:
 
     def _tick(self) -> None:
         assert self._splices is not None
-        if not self.handed_over.is_set():
+        if not self.handed_over:
             self._perform(self._splices.tick(self._loop.time()))
             self._arm()
-
-    def _guest_sent(self) -> None:
-        frame, origin = self.guest.socket.recvfrom(1 << 17)
-        if origin[2] != socket.PACKET_OUTGOING and self._splices is not None:
-            self._perform(self._splices.handle(frame, self._loop.time()))
 
     def _perform(self, effects: list[Effect]) -> None:
         for effect in effects:
             match effect:
                 case ToGuest(frame):
-                    self.guest.send(frame)
+                    self._to_guest(frame)
                 case ToClient(frame):
                     self._network.send(frame)
                 case Shift(ends, delta):
@@ -252,15 +263,15 @@ class Proxy:
                 case Failed(ends):
                     self.outcomes.append(effect)
                     self.splicer.remove(ends)
-        if effects and not self._splices and not self.handed_over.is_set():
+        if not self._splices and not self.handed_over:
             self._hand_over()
 
     def _hand_over(self) -> None:
         with closing(netlink.Requests()) as requests:
             requests.send(netlink.own(WWW.mac, socket.if_nametoindex(GUEST_PORT)))
         for frame in self.held:
-            self.guest.send(frame)
-        self.handed_over.set()
+            self._to_guest(frame)
+        self.handed_over = True
 
 
 Story = Callable[[Lab, Proxy], Coroutine[Any, Any, None]]
@@ -270,14 +281,24 @@ def play(story: Story, time: Wanted) -> None:
     """Play `story` with a real client and guest; nothing of it is left."""
 
     async def main(lab: Lab, network: KernelNetwork) -> None:
-        proxy = Proxy(network, time)
+        station, loop = Station(GUEST_PORT), asyncio.get_running_loop()
+        proxy = Proxy(network, station.send, time)
+
+        def readable() -> None:
+            frame, origin = station.socket.recvfrom(1 << 17)
+            if origin[2] != socket.PACKET_OUTGOING:
+                proxy.guest_sent(frame)
+
         network.listen(proxy.frame, lambda error: pytest.fail(str(error)))
+        loop.add_reader(station.socket, readable)
         try:
             await story(lab, proxy)
             await network.own(WWW, None)  # and what was begun before is done
         finally:
             network.deafen()
-            proxy.close()
+            loop.remove_reader(station.socket)
+            station.socket.close()
+            proxy.splicer.close()
 
     with kernel.lab() as lab, guest(lab):
         services = (WWW,)
