@@ -36,8 +36,9 @@ $(VENV)/.stamp: requirements.lock pyproject.toml scripts/venv
 	@./scripts/venv $(VENV)
 	@touch $@
 
-image:
+image:                 ## what the wheel carries: the guest, and the kernel's part of splicing
 	@$(MAKE) -s -C unikernel
+	@$(MAKE) -s -C bpf
 
 lock:                  ## after a change of dependencies in pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --group dev --universal --generate-hashes \
@@ -46,3 +47,4 @@ lock:                  ## after a change of dependencies in pyproject.toml
 clean:
 	rm -rf $(VENV) dist
 	$(MAKE) -s -C unikernel clean
+	$(MAKE) -s -C bpf clean

@@ -1,4 +1,4 @@
-"""Build the demo's guest before it is packed, where it is not there yet."""
+"""Build what is compiled before it is packed, where it is not there yet."""
 
 import subprocess
 from pathlib import Path
@@ -8,10 +8,12 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
-    """Run `make -C unikernel` unless the image is already in the tree."""
+    """Run `make` in the folders whose images are not in the tree."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Make `src/jitsu/images/hello.elf`; an editable install does without."""
-        image = Path(self.root, "src/jitsu/images/hello.elf")
-        if version != "editable" and not image.exists():
-            subprocess.run(["make", "-C", str(Path(self.root, "unikernel"))], check=True)
+        """Make the files of `src/jitsu/images`; an editable install does without."""
+        if version == "editable":
+            return
+        for folder, image in (("unikernel", "hello.elf"), ("bpf", "splice.o")):
+            if not Path(self.root, "src/jitsu/images", image).exists():
+                subprocess.run(["make", "-C", str(Path(self.root, folder))], check=True)

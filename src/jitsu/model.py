@@ -128,6 +128,8 @@ class Service:
     backend: str = "auto"
     memory: int = 16 << 20
     cmdline: str = ""
+    initrd: str = ""
+    """What Linux starts from, besides its image; empty: nothing."""
     handoff: Handoff = Handoff.AUTO
     terms: Terms | None = None
     """On which connections are opened for it, if they are."""

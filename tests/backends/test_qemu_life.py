@@ -125,7 +125,7 @@ def play(folder: Path, story: Callable[[Live, Nowhere], Awaitable[None]]) -> lis
 
 def test_a_guest_is_judged_by_its_own_last_words(tmp_path: Path) -> None:
     async def story(live: Live, _: Nowhere) -> None:
-        assert await live("says=3") == Exit("the guest exited with 3, see its log", clean=False, began=False)
+        assert await live("says=3") == Exit("the guest exited with 3, see its log", clean=False)
         assert await live("") == Exit("the guest has ended", clean=True)
 
     assert play(tmp_path, story) == []

@@ -53,6 +53,7 @@ address = "10.1.255.254"
 address6 = "fd77::10"
 memory = "64 MiB"
 cmdline = "a=1\\tb"
+initrd = "initrd"
 handoff = "none"
 answer = "when-ready"
 ready = "tcp:80"
@@ -88,6 +89,7 @@ def test_what_is_not_said(folder: Path) -> None:
 
 def test_all_that_can_be_said(folder: Path) -> None:
     (folder / "linux").write_bytes(bzimage())
+    (folder / "initrd").write_bytes(b"")
     loaded = load(folder, FULL)
     gateway = IPv4Address("10.1.0.9")
     listen = (
@@ -114,6 +116,7 @@ def test_all_that_can_be_said(folder: Path) -> None:
             backend="qemu",
             memory=64 << 20,
             cmdline="a=1\tb",
+            initrd=str(folder / "initrd"),
             handoff=Handoff.NONE,
             answer=Answer.WHEN_READY,
             ready=ReadyOnTcp(80),

@@ -15,7 +15,7 @@ MAIL = '[[service]]\nname = "mail"\nimage = "www.elf"\n'
 BRIDGE = "is no name for a bridge; use 1 to 9 letters, digits and _, and not lo"
 KEYS = (
     "address, address6, answer, backend, boot_timeout, cmdline, dns, handoff, idle_after, image, "
-    "memory, name, ready, stop, warm"
+    "initrd, memory, name, ready, stop, warm"
 )
 
 
@@ -363,6 +363,11 @@ def test_image(folder: Path, image: str, content: bytes | None, said: str) -> No
     hint = "give a PVH ELF or a Linux bzImage"
     text = f'[[service]]\nname = "www"\nimage = "{image}"\n'
     check(folder, text, f"3: image: {said.format(folder=folder)}; {hint}")
+
+
+def test_an_initrd_that_is_not_there(folder: Path) -> None:
+    hint = "give what Linux starts from, or leave it out"
+    check(folder, WWW + 'initrd = "away"', f"4: initrd: away is no file; {hint}")
 
 
 def test_an_image_that_nobody_writes_to(folder: Path) -> None:

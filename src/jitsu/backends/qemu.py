@@ -12,12 +12,13 @@ import re
 import shutil
 import signal
 import socket
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from qemu.qmp import QMPClient, QMPError
 
 from jitsu.backends.base import Exit, Watch
+from jitsu.backends.qemu_tsc import Counter
 from jitsu.config.image import ImageKind, image_kind
 from jitsu.errors import BootError, HostError
 from jitsu.host.guests import address
@@ -44,6 +45,8 @@ class Qemu:
     accel: str = "tcg"
     user: str = ""
     """Whom QEMU becomes once it has opened what it needs; empty: it stays who it is."""
+    tsc_khz: int = 0
+    """How fast a guest's time-stamp counter counts, where that is known and Linux must be told."""
 
 
 def argv(
@@ -66,7 +69,9 @@ def argv(
         *(("-runas", qemu.user) if qemu.user else ()),
         *(("-pidfile", str(note)) if note else ()),
         *("-accel", qemu.accel, "-M", machine, "-m", f"{service.memory >> 10}k"),
-        *("-kernel", service.image, "-append", cmdline(service, epoch, network, kind)),
+        *("-kernel", service.image),
+        *("-append", cmdline(service, epoch, network, kind, qemu.tsc_khz)),
+        *(("-initrd", service.initrd) if service.initrd else ()),
         *("-chardev", "stdio,id=console,signal=off"),
         *("-device", "isa-debugcon,iobase=0xe9,chardev=console"),
         *("-chardev", f"socket,id=qmp,fd={_QMP_FD}", "-mon", "chardev=qmp,mode=control"),
@@ -76,15 +81,20 @@ def argv(
     ]
 
 
-def cmdline(service: Service, epoch: Epoch, network: NetworkConfig, kind: ImageKind) -> str:
+def cmdline(
+    service: Service, epoch: Epoch, network: NetworkConfig, kind: ImageKind, tsc_khz: int = 0
+) -> str:
     """Return the guest's command line: its address as Linux's nfsroot.rst has it, then its own.
 
     Unikernels are told that the store may be reached by the link, and those that import where
-    their connections are; Linux would hand the words on to its first process.
+    their connections are; Linux would hand the words on to its first process. Linux is told how
+    fast its counter counts: see `qemu_tsc`.
     """
     words = [f"ip={address(service, network)}"]
     if kind is ImageKind.PVH:
         words.append("store")
+    elif tsc_khz:
+        words.append(f"tsc_early_khz={tsc_khz}")
     if service.handoff is Handoff.IMPORT:
         words.append(f"handoff={service.name}/{epoch}")
     return " ".join([*words, service.cmdline]).rstrip()
@@ -126,6 +136,7 @@ class QemuBackend:
         self._qemu = qemu
         self._network = network
         self._leftovers = leftovers
+        self._counter = Counter()
         self._consoles: dict[str, Console] = {}
 
     async def boot(
@@ -174,7 +185,10 @@ class QemuBackend:
     ) -> tuple[Child, socket.socket]:
         """Start QEMU; return it, and our end of its QMP socket. Raises HostError."""
         note = self._leftovers.note(service.name)
-        command = argv(self._qemu, service, epoch, self._network, kind, note)
+        qemu = self._qemu
+        if kind is ImageKind.LINUX and qemu.accel == "tcg":
+            qemu = replace(qemu, tsc_khz=self._counter.khz())
+        command = argv(qemu, service, epoch, self._network, kind, note)
         try:
             ours, theirs = socket.socketpair()
         except OSError as error:

@@ -174,6 +174,7 @@ class Sense:
             backend="qemu" if shape.backend == "auto" else shape.backend,
             memory=shape.memory,
             cmdline=shape.cmdline,
+            initrd=self._initrd(i, shape.initrd),
             handoff=handoff,
             terms=terms if handoff is Handoff.IMPORT else None,
             answer=shape.answer,
@@ -221,6 +222,14 @@ class Sense:
             what = f"image: {path} {said}; give a PVH ELF or a Linux bzImage"
             self._blame(("service", i, "image"), what)
         return str(path), terms
+
+    def _initrd(self, i: int, initrd: str) -> str:
+        """Return where `initrd` is, beside the configuration; nowhere if there is none."""
+        path = self._folder / initrd
+        if initrd and not path.is_file():
+            what = f"initrd: {path} is no file; give what Linux starts from, or leave it out"
+            self._blame(("service", i, "initrd"), what)
+        return str(path) if initrd else ""
 
     def _ready(self, i: int, shape: ServiceShape) -> Ready:
         text = shape.ready

@@ -185,6 +185,7 @@ class ServiceShape(_Table):
     address6: Annotated[IPv6Address, _address(6)] | None = None
     memory: Annotated[Memory, Field(ge=MEMORY_MIN, multiple_of=1 << 10)] = 16 << 20
     cmdline: Text = Field("", max_length=1024)
+    initrd: Text = ""
     handoff: Handoff = Field(Handoff.AUTO, strict=False)
     answer: Answer = Field(Answer.AT_ONCE, strict=False)
     ready: str = "frame"

@@ -1,5 +1,6 @@
 """Segments in frames: a TCP segment with all that is around it, for one pair of ends."""
 
+import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Self
@@ -7,6 +8,10 @@ from typing import Self
 from jitsu.errors import WireError
 from jitsu.model import Mac
 from jitsu.wire import ethernet, ipv4, tcp
+from jitsu.wire.ethernet import EtherType
+
+_IPV6 = struct.Struct("!IHBB16s16s")
+_HOPS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,21 +30,20 @@ class Ends:
         return type(self)(self.peer_mac, self.peer, self.peer_port, self.mac, self.local, self.port)
 
 
-def decode(frame: bytes) -> tuple[Ends, tcp.Segment]:
-    """Parse a client's segment to a service, checksums verified. Raises WireError."""
+def decode(frame: bytes, *, verify: bool = True) -> tuple[Ends, tcp.Segment]:
+    """Parse a client's segment to a service. Raises WireError.
+
+    With `verify` off the segment's checksum is not looked at: a guest leaves that to the host.
+    """
     outer = ethernet.decode(frame)
-    if outer.ethertype != ethernet.EtherType.IPV4:
-        raise WireError(f"a frame of type {outer.ethertype:#06x} has no segment")
-    packet = ipv4.decode(outer.payload)
-    if packet.is_fragment or packet.protocol != ipv4.Protocol.TCP:
-        raise WireError("a packet without a whole segment")
-    segment = tcp.decode(packet.payload, packet.source, packet.destination)
+    source, destination, payload = _unwrapped(outer)
+    segment = tcp.decode(payload, source, destination, verify=verify)
     ends = Ends(
         mac=outer.destination,
-        local=packet.destination,
+        local=destination,
         port=segment.destination_port,
         peer_mac=outer.source,
-        peer=packet.source,
+        peer=source,
         peer_port=segment.source_port,
     )
     return ends, segment
@@ -48,8 +52,45 @@ def decode(frame: bytes) -> tuple[Ends, tcp.Segment]:
 def encode(ends: Ends, segment: tcp.Segment) -> bytes:
     """Render the frame of a service's segment to its client."""
     payload = tcp.encode(segment, ends.local, ends.peer)
-    assert isinstance(ends.local, IPv4Address)
-    assert isinstance(ends.peer, IPv4Address)
-    packet = ipv4.encode(ipv4.Packet(ends.local, ends.peer, ipv4.Protocol.TCP, payload))
-    frame = ethernet.Frame(ends.peer_mac, ends.mac, ethernet.EtherType.IPV4, packet)
-    return ethernet.encode(frame)
+    ethertype, packet = _wrapped(ends.local, ends.peer, payload)
+    return ethernet.encode(ethernet.Frame(ends.peer_mac, ends.mac, ethertype, packet))
+
+
+_Unwrapped = tuple[IPv4Address | IPv6Address, IPv4Address | IPv6Address, bytes]
+
+
+def _unwrapped(outer: ethernet.Frame) -> _Unwrapped:
+    """Return from whom to whom a frame's segment goes, and the segment. Raises WireError."""
+    if outer.ethertype == EtherType.IPV6:
+        return _unwrapped6(outer.payload)
+    if outer.ethertype != EtherType.IPV4:
+        raise WireError(f"a frame of type {outer.ethertype:#06x} has no segment")
+    packet = ipv4.decode(outer.payload)
+    if packet.is_fragment or packet.protocol != ipv4.Protocol.TCP:
+        raise WireError("a packet without a whole segment")
+    return packet.source, packet.destination, packet.payload
+
+
+def _unwrapped6(data: bytes) -> _Unwrapped:
+    """Do the same for IPv6, without extension headers (RFC 8200)."""
+    if len(data) < _IPV6.size:
+        raise WireError(f"IPv6 packet of {len(data)} bytes")
+    first, length, protocol, _, source, destination = _IPV6.unpack_from(data)
+    payload = data[_IPV6.size : _IPV6.size + length]
+    if first >> 28 != 6 or len(payload) != length:
+        raise WireError(f"IPv6 version {first >> 28}, {len(payload)} of {length} bytes")
+    if protocol != ipv4.Protocol.TCP:
+        raise WireError("a packet without a whole segment")
+    return IPv6Address(source), IPv6Address(destination), payload
+
+
+def _wrapped(
+    source: IPv4Address | IPv6Address, destination: IPv4Address | IPv6Address, payload: bytes
+) -> tuple[EtherType, bytes]:
+    if isinstance(source, IPv4Address):
+        assert isinstance(destination, IPv4Address)
+        packet = ipv4.Packet(source, destination, ipv4.Protocol.TCP, payload)
+        return EtherType.IPV4, ipv4.encode(packet)
+    protocol = ipv4.Protocol.TCP
+    fields = (6 << 28, len(payload), protocol, _HOPS, source.packed, destination.packed)
+    return EtherType.IPV6, _IPV6.pack(*fields) + payload

@@ -30,6 +30,8 @@ from jitsu.model import Mac, Name, Service
 _ETH_P_ALL = 3
 _FRAME_MAX = 9216 + 18
 """A jumbo frame; no larger one crosses a bridge."""
+_GUEST_FRAME_MAX = 65535 + 18
+"""What a guest may send at once: it leaves segmentation to the host."""
 _TIDY_AFTER = 0.05
 """Seconds after a boot until what it has left over is closed, and the next tap made: the guest has
 its first requests to answer now, perhaps on the same CPU."""
@@ -120,7 +122,7 @@ class KernelLink:
             if self._socket is None or self._on_frame is None:
                 return
             try:
-                frame, origin = self._socket.recvfrom(_FRAME_MAX)
+                frame, origin = self._socket.recvfrom(_GUEST_FRAME_MAX)
             except OSError:  # nothing more, or the tap is down
                 return
             if origin[2] != socket.PACKET_OUTGOING:

@@ -1,31 +1,44 @@
 """rtnetlink requests on the path of a summons.
 
 Set-up talks to the kernel through pyroute2's `IPRoute`, which runs an event loop of its own for
-every request: 0.7 ms each. A summons has two requests on its path, so those two are encoded with
-pyroute2's message classes and sent over a plain socket: 0.1 ms. The kernel has answered an
-rtnetlink request by the time that `send` returns, so the socket never waits, but `send` itself
-may: it takes the rtnl lock, which the kernel holds for tens of milliseconds while another tap is
-being removed. Callers are on a thread, never on the event loop.
+every request: 0.7 ms each. What a summons asks of the kernel is encoded with pyroute2's message
+classes and sent over a plain socket: 0.1 ms. The kernel has answered an rtnetlink request by the
+time that `send` returns, so the socket never waits, but `send` itself may: it takes the rtnl lock,
+which the kernel holds for tens of milliseconds while another tap is being removed. Callers are on
+a thread, never on the event loop.
 """
 
 import os
 import socket
 import struct
 
-from pyroute2.netlink.rtnl import RTM_NEWLINK, RTM_NEWNEIGH
+from pyroute2.netlink.rtnl import (
+    RTM_DELQDISC,
+    RTM_NEWLINK,
+    RTM_NEWNEIGH,
+    RTM_NEWQDISC,
+    RTM_NEWTFILTER,
+    TC_H_CLSACT,
+)
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
+from pyroute2.netlink.rtnl.tcmsg import tcmsg
 
 from jitsu.errors import HostError
 from jitsu.model import Mac
 
 _NLM_F_REQUEST, _NLM_F_ACK = 0x1, 0x4
-_NLM_F_REPLACE, _NLM_F_CREATE = 0x100, 0x400
+_NLM_F_REPLACE, _NLM_F_EXCL, _NLM_F_CREATE = 0x100, 0x200, 0x400
 _NLMSG_ERROR = 2
 _IFF_UP = 0x1
 _ADDR_GEN_MODE_NONE = 1
 _NUD_NOARP = 0x40  # shown as "static" by bridge(8)
 _NTF_MASTER, _NTF_STICKY = 0x04, 0x40
+_CLSACT_HANDLE = 0xFFFF0000
+_ETH_P_ALL = 3
+_DIRECT_ACTION = 1  # TCA_BPF_FLAG_ACT_DIRECT: the program's verdict is what is done
+INGRESS, EGRESS = 0xFFFFFFF2, 0xFFFFFFF3
+"""The two ends of a hook: what comes from a link, and what goes to it."""
 
 
 def join(index: int, bridge: int, name: str) -> bytes:
@@ -56,6 +69,37 @@ def own(mac: Mac, index: int) -> bytes:
     return _encoded(message, RTM_NEWNEIGH, _NLM_F_CREATE | _NLM_F_REPLACE)
 
 
+def hook(index: int) -> bytes:
+    """Encode: programs may be attached to link `index`. Refused where there is a hook already."""
+    return _encoded(_clsact(index), RTM_NEWQDISC, _NLM_F_CREATE | _NLM_F_EXCL)
+
+
+def unhook(index: int) -> bytes:
+    """Encode: link `index` has no programs any more."""
+    return _encoded(_clsact(index), RTM_DELQDISC, 0)
+
+
+def attach(index: int, end: int, program: int, name: str) -> bytes:
+    """Encode: all that passes one end of the hook of link `index` passes `program`."""
+    message = tcmsg()
+    message["index"], message["parent"] = index, end
+    message["info"] = 1 << 16 | socket.htons(_ETH_P_ALL)
+    options = [
+        ("TCA_BPF_FD", program),
+        ("TCA_BPF_NAME", name),
+        ("TCA_BPF_FLAGS", _DIRECT_ACTION),
+    ]
+    message["attrs"] = [("TCA_KIND", "bpf"), ("TCA_OPTIONS", {"attrs": options})]
+    return _encoded(message, RTM_NEWTFILTER, _NLM_F_CREATE | _NLM_F_EXCL)
+
+
+def _clsact(index: int) -> tcmsg:
+    message = tcmsg()
+    message["index"], message["parent"], message["handle"] = index, TC_H_CLSACT, _CLSACT_HANDLE
+    message["attrs"] = [("TCA_KIND", "clsact")]
+    return message
+
+
 class Requests:
     """A socket for requests, each answered before the next."""
 
@@ -83,7 +127,7 @@ class Requests:
             raise HostError(f"rtnetlink: {os.strerror(-refused)}")
 
 
-def _encoded(message: ifinfmsg | ndmsg, kind: int, flags: int) -> bytes:
+def _encoded(message: ifinfmsg | ndmsg | tcmsg, kind: int, flags: int) -> bytes:
     message["header"]["type"] = kind
     message["header"]["flags"] = _NLM_F_REQUEST | _NLM_F_ACK | flags
     message.encode()
