@@ -82,7 +82,7 @@ def test_who_cannot_become_another_stays() -> None:
 
 
 def test_linux() -> None:
-    words = argv(QEMU, WWW, Epoch(7), Epoch(7), NETWORK, ImageKind.LINUX)
+    words = argv(QEMU, WWW, Epoch(7), NETWORK, ImageKind.LINUX)
     assert after(words, "-M") == "microvm,isa-serial=off"
     assert after(words, "-append") == IP
     words = argv(replace(QEMU, tsc_khz=2250000), WWW, Epoch(7), NETWORK, ImageKind.LINUX)
