@@ -58,6 +58,7 @@ TREE: list[Line] = [
     ("dom0", "SET_PERMS /a|n|", "!EINVAL"),
     ("dom0", "SET_PERMS /a|n-1|", "!EINVAL"),
     ("dom0", "SET_PERMS /a|n32752|", "!EINVAL"),
+    ("dom0", "SET_PERMS /a|n0000007|", "!EINVAL"),  # and not domain 0's
     ("dom0", "SET_PERMS /a|c1|", "!EINVAL"),
     ("dom0", "SET_PERMS /a|n0" + "|r1" * 33 + "|", "!ENOSPC"),
     ("dom0", "SET_PERMS /a|n0" + "|r1" * 32 + "|", "OK|"),
@@ -221,6 +222,8 @@ def test_a_listing_that_is_too_long_comes_in_parts() -> None:
         generation, listing = now, listing + more
     assert listing == "|".join(names) + "||"
     assert store.ask("dom0", "DIRECTORY_PART /a|99999|") == f"{generation}||"
+    second = store.ask("dom0", "DIRECTORY_PART /a|65|")
+    assert store.ask("dom0", "DIRECTORY_PART /a|000000000065|") == second
     store.says(("dom0", "WRITE /a/more|", "OK|"))
     assert not store.ask("dom0", "DIRECTORY_PART /a|0|").startswith(generation + "|")
 
