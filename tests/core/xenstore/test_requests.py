@@ -207,6 +207,19 @@ def test_a_request_that_is_none() -> None:
         assert (reply.op, reply.payload) == (Op.ERROR, b"ENOSYS\0")
 
 
+def test_special_permissions_are_set_in_a_transaction_too_as_debians_chmod_does() -> None:
+    store = Conversation()
+    store.says(
+        ("dom0 t", "TRANSACTION_START |", ...),
+        ("dom0 t", "SET_PERMS @releaseDomain|n0|r1|", "OK|"),
+        ("dom0 t", "GET_PERMS @releaseDomain|", "n0|r1|"),
+        ("dom0 t", "READ @releaseDomain|", "!EINVAL"),
+        ("1 t", "GET_PERMS @releaseDomain|", "!ENOENT"),
+        ("dom0 t", "TRANSACTION_END T|", "OK|"),
+        ("1", "WATCH @releaseDomain|t|", "OK|"),
+    )
+
+
 def test_a_listing_that_is_too_long_comes_in_parts() -> None:
     store = Conversation()
     names = sorted(f"{i:03}-{'x' * 60}" for i in range(200))
