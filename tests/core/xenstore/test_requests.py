@@ -58,6 +58,7 @@ TREE: list[Line] = [
     ("dom0", "SET_PERMS /a|n|", "!EINVAL"),
     ("dom0", "SET_PERMS /a|n-1|", "!EINVAL"),
     ("dom0", "SET_PERMS /a|n32752|", "!EINVAL"),
+    ("dom0", "SET_PERMS /a|n0000007|", "!EINVAL"),  # and not domain 0's
     ("dom0", "SET_PERMS /a|c1|", "!EINVAL"),
     ("dom0", "SET_PERMS /a|n0" + "|r1" * 33 + "|", "!ENOSPC"),
     ("dom0", "SET_PERMS /a|n0" + "|r1" * 32 + "|", "OK|"),
@@ -206,6 +207,19 @@ def test_a_request_that_is_none() -> None:
         assert (reply.op, reply.payload) == (Op.ERROR, b"ENOSYS\0")
 
 
+def test_special_permissions_are_set_in_a_transaction_too_as_debians_chmod_does() -> None:
+    store = Conversation()
+    store.says(
+        ("dom0 t", "TRANSACTION_START |", ...),
+        ("dom0 t", "SET_PERMS @releaseDomain|n0|r1|", "OK|"),
+        ("dom0 t", "GET_PERMS @releaseDomain|", "n0|r1|"),
+        ("dom0 t", "READ @releaseDomain|", "!EINVAL"),
+        ("1 t", "GET_PERMS @releaseDomain|", "!ENOENT"),
+        ("dom0 t", "TRANSACTION_END T|", "OK|"),
+        ("1", "WATCH @releaseDomain|t|", "OK|"),
+    )
+
+
 def test_a_listing_that_is_too_long_comes_in_parts() -> None:
     store = Conversation()
     names = sorted(f"{i:03}-{'x' * 60}" for i in range(200))
@@ -221,6 +235,8 @@ def test_a_listing_that_is_too_long_comes_in_parts() -> None:
         generation, listing = now, listing + more
     assert listing == "|".join(names) + "||"
     assert store.ask("dom0", "DIRECTORY_PART /a|99999|") == f"{generation}||"
+    second = store.ask("dom0", "DIRECTORY_PART /a|65|")
+    assert store.ask("dom0", "DIRECTORY_PART /a|000000000065|") == second
     store.says(("dom0", "WRITE /a/more|", "OK|"))
     assert not store.ask("dom0", "DIRECTORY_PART /a|0|").startswith(generation + "|")
 

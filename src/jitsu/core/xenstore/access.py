@@ -124,9 +124,9 @@ def parse(payload: bytes) -> Given:
 
 
 def _entry(element: bytes) -> tuple[int, int]:
-    if len(element) < 2 or element[0] not in _LETTERS or not element[1:].isdigit():
+    if not 2 <= len(element) <= 6 or element[0] not in _LETTERS or not element[1:].isdigit():
         raise StoreError("EINVAL")
-    domid = int(element[1:7])
+    domid = int(element[1:])
     if domid >= DOMID_FIRST_RESERVED:
         raise StoreError("EINVAL")
     return domid, _LETTERS[element[0]]

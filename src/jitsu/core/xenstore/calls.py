@@ -71,7 +71,7 @@ def directory_part(space: Space, payload: bytes) -> bytes:
     listing = _listing(space, fields[0])
     digest = blake2b(listing, digest_size=8).digest()
     head = b"%d\0" % int.from_bytes(digest, "little")
-    begin = min(int(fields[1][:10]), len(listing))
+    begin = min(int(fields[1]), len(listing))
     end = begin + PAYLOAD_MAX - len(head) - 1
     if end >= len(listing):
         return head + listing[begin:] + b"\0"

@@ -147,10 +147,11 @@ class Server:
 
     def _of_tree(self, connection: Connection, message: Message) -> Reply:
         op, _, transaction, payload = message
-        if transaction:
-            return _open(connection, message).perform(op, payload)
-        if payload.startswith(b"@"):
+        opened = _open(connection, message) if transaction else None
+        if payload.startswith(b"@"):  # it is of no tree, and no transaction's: done at once
             return op, self._special(connection, message)
+        if opened is not None:
+            return opened.perform(op, payload)
         space = self.store.space_of_one(connection)
         reply = calls.perform(space, op, payload)
         if space.changes:
