@@ -29,6 +29,7 @@ from jitsu.core import events, synjitsu
 from jitsu.core import summon as summoning
 from jitsu.core.admission import Gatekeeper
 from jitsu.core.deadlines import Deadlines
+from jitsu.core.segment import Ends
 from jitsu.core.waterfall import Waterfall
 from jitsu.errors import ControlError, HostError
 from jitsu.host.guests import Guests
@@ -296,7 +297,7 @@ class Daemon:
             case _:
                 self._perform_synjitsus(effect)
 
-    def _perform_synjitsus(self, effect: events.Effect) -> None:
+    def _perform_synjitsus(self, effect: events.Effect) -> None:  # noqa: C901, PLR0912
         match effect:
             case events.Send(frame):
                 self._network.send(frame)
@@ -312,6 +313,11 @@ class Daemon:
                 self._tell_synjitsu(events.Committed(name, epoch))
             case events.Clear(name):
                 self._guests.clear(name)
+            case events.Shift(name, ends, delta):
+                self._shift(name, ends, delta)
+            case events.Unshift(name, ends):
+                if (instance := self._instance(self._runs[name])) is not None:
+                    instance.link.unshift(ends)
             case events.Heard(name):
                 self._mark(name, "first frame", span="boot", since="exec")
             case events.CanServe(name):
@@ -412,6 +418,15 @@ class Daemon:
         async with run.tracking:  # in their order
             await self._network.track(run.service, effect.opened, effect.ended)
         self._tell_synjitsu(events.Tracked(effect.name))
+
+    def _shift(self, name: Name, ends: Ends, delta: int | None) -> None:
+        instance = self._instance(self._runs[name])
+        try:
+            if instance is not None:
+                instance.link.shift(ends, delta)
+        except HostError as error:
+            self._log.warning("not spliced", service=name, reason=str(error))
+            self._tell_synjitsu(events.Unshiftable(name, ends, str(error)))
 
     async def _hand_over(self, service: Service) -> None:
         """Let the guest own its address, and send it what was held."""

@@ -59,6 +59,12 @@ class Link:
     def attend(self, on_payload: FrameHandler) -> StorePort:
         raise HostError("it leads nowhere")
 
+    def shift(self, ends: Ends, delta: int | None) -> None:
+        """Nothing is sent."""
+
+    def unshift(self, ends: Ends) -> None:
+        """Nor is this."""
+
     def deafen(self) -> None:
         """Nothing was heard."""
 

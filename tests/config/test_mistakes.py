@@ -231,11 +231,14 @@ READY = "is not known; use frame, tcp:PORT or delay:SECONDS"
 SENSE = [
     # What this version cannot do is refused, not ignored.
     *(not_yet("backend", b, "auto, qemu") for b in ("spt", "hvt", "xen", "libvirt", "process")),
-    not_yet("handoff", "splice", "auto, import, replay, none"),
+    (
+        WWW + "handoff = 'splice'\nready = 'delay:1'",
+        "4: handoff: splice begins when the guest is seen to serve; give ready = frame or tcp:PORT",
+    ),
     (
         WWW + "handoff = 'import'",
         "4: handoff: www.elf does not say that it can import connections (no Jitsu note); "
-        "use replay",
+        "use splice or replay",
     ),
     *(not_yet("stop", s, "destroy, shutdown") for s in ("pause", "suspend")),
     not_yet("warm", "1", "0"),

@@ -60,6 +60,7 @@ def run(quick: bool) -> list[dict[str, object]]:
     """Return two rows for each mode. Raises HostError when a request is not answered."""
     modes = [
         _Mode("import, qemu", Offer("import", "10.77.0.20"), answers_at_once=True),
+        _Mode("splice, qemu", Offer("splice", "10.77.0.22", 'handoff = "splice"'), True),
         _Mode("replay, qemu", Offer("replay", "10.77.0.21", 'handoff = "replay"'), False),
     ]
     floor: list[float] = []

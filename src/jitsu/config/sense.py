@@ -30,7 +30,8 @@ from jitsu.model import (
 
 # What the file format knows and this version cannot do yet. Refused, never ignored.
 _BACKENDS = ("auto", "qemu")
-_HANDOFFS = (Handoff.AUTO, Handoff.IMPORT, Handoff.REPLAY, Handoff.NONE)
+_SPLICE_TERMS = Terms(connections=1024, window=32 << 10)
+"""A guest that knows nothing of it has negotiated nothing: no window scale, SACK or timestamps."""
 _STOPS = (StopMode.DESTROY, StopMode.SHUTDOWN)
 _SOCKET_PATH_MAX = 107
 """Bytes (unix(7): sun_path, without the NUL at its end)."""
@@ -176,7 +177,7 @@ class Sense:
             cmdline=shape.cmdline,
             initrd=self._initrd(i, shape.initrd),
             handoff=handoff,
-            terms=terms if handoff is Handoff.IMPORT else None,
+            terms={Handoff.IMPORT: terms, Handoff.SPLICE: _SPLICE_TERMS}.get(handoff),
             answer=shape.answer,
             ready=self._ready(i, shape),
             idle_after=shape.idle_after,
@@ -192,7 +193,6 @@ class Sense:
                 self._blame(("service", i, key), what)
 
         only("backend", shape.backend, _BACKENDS)
-        only("handoff", shape.handoff, _HANDOFFS)
         only("stop", shape.stop, _STOPS)
         only("warm", shape.warm, (0,))
 
@@ -202,7 +202,10 @@ class Sense:
             return Handoff.IMPORT if terms else Handoff.REPLAY
         if asked is Handoff.IMPORT and terms is None:
             what = f"handoff: {image} does not say that it can import connections (no Jitsu note)"
-            self._blame(("service", i, "handoff"), f"{what}; use replay")
+            self._blame(("service", i, "handoff"), f"{what}; use splice or replay")
+        if asked is Handoff.SPLICE and self._shape.service[i].ready.startswith("delay"):
+            what = "handoff: splice begins when the guest is seen to serve"
+            self._blame(("service", i, "handoff"), f"{what}; give ready = frame or tcp:PORT")
         return asked
 
     def _image(self, i: int, image: str) -> tuple[str, Terms | None]:

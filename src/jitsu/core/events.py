@@ -50,6 +50,15 @@ class Committed:
 
 
 @dataclass(frozen=True, slots=True)
+class Unshiftable:
+    """What a `Shift` asked for cannot be done."""
+
+    name: Name
+    ends: Ends
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class StateEntered:
     """A service is in another state now; `epoch` is that of its latest boot."""
 
@@ -73,7 +82,17 @@ class Moved:
     to_guest: bool
 
 
-Event = Arrived | GuestSent | GuestWrote | Tracked | Committed | StateEntered | Moving | Moved
+Event = (
+    Arrived
+    | GuestSent
+    | GuestWrote
+    | Tracked
+    | Committed
+    | Unshiftable
+    | StateEntered
+    | Moving
+    | Moved
+)
 
 # Effects.
 
@@ -132,6 +151,23 @@ class Clear:
 
 
 @dataclass(frozen=True, slots=True)
+class Shift:
+    """Have a guest's link translate between the ends, by `delta`; see `core.splice.Shift`."""
+
+    name: Name
+    ends: Ends
+    delta: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unshift:
+    """Have a guest's link translate no more."""
+
+    name: Name
+    ends: Ends
+
+
+@dataclass(frozen=True, slots=True)
 class Heard:
     """The guest has shown its first sign of life."""
 
@@ -145,4 +181,4 @@ class CanServe:
     name: Name
 
 
-Effect = Send | SendToGuest | Wake | Track | Commit | Clear | Heard | CanServe
+Effect = Send | SendToGuest | Wake | Track | Commit | Clear | Shift | Unshift | Heard | CanServe

@@ -76,6 +76,10 @@ class Handover:
         self.phase = Phase.FROZEN
         return True
 
+    def freeze(self) -> None:
+        """The guest can serve: take no more connections."""
+        self.phase = Phase.FROZEN
+
     def committed(self, epoch: Epoch) -> None:
         """The store has it."""
         if epoch == self.epoch and self.phase is Phase.FROZEN:

@@ -5,6 +5,7 @@ from enum import Enum, auto
 
 from jitsu.core.flows import Budget, Flows, Key
 from jitsu.core.handoff import Handover, Phase
+from jitsu.core.splice import Splices
 from jitsu.model import Cause, Handoff, Service, State
 from jitsu.wire.peek import Glance, Kind
 
@@ -48,6 +49,8 @@ class Sleeper:
     """The guest's own link is open: what it must have at once can be sent there."""
     heard: bool = False
     handover: Handover = field(default_factory=Handover)
+    splices: Splices | None = None
+    """The connections that are being joined to the guest, where that is the mode."""
     tracking: int = 0
     """How many `Track` are under way."""
     held: dict[object, tuple[Kind, bytes]] = field(default_factory=dict)
@@ -69,16 +72,16 @@ class Sleeper:
         return self.service.handoff is Handoff.IMPORT
 
     @property
+    def is_spliced(self) -> bool:
+        """Say whether its guests know nothing of connections that others have opened."""
+        return self.service.handoff is Handoff.SPLICE
+
+    @property
     def is_open(self) -> bool:
         """Say whether new connections are opened, rather than their SYNs held."""
         if self.flows is None or self.handover.phase is not Phase.PROXYING:
             return False
         return self.state in (State.ASLEEP, State.BOOTING)
-
-    @property
-    def is_straggling(self) -> bool:
-        """Say whether frames wait for the entry to be moved, whatever they are."""
-        return self.owner is not Owner.OURS or self.state is State.AWAKE
 
     def hold(self, seen: Glance, frame: bytes) -> bool:
         """Keep a frame for the guest, if there is room.

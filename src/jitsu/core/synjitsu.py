@@ -14,6 +14,8 @@ it. How a client's TCP connection is kept depends on the service's mode:
 - *import*: the SYN is answered at once, what the client sends is acknowledged and kept
   (`core.flows`, `core.connection`), and the live connection is handed over to the guest
   (`core.handoff`).
+- *splice*: the same, for a guest that knows nothing of it. When it can serve it is given the SYN
+  and the bytes that were kept, and the kernel makes up for the difference (`core.splice`).
 
 All else is held, and replayed to the guest in the order of its arrival. Then the entry is moved.
 
@@ -46,7 +48,7 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
 from typing import assert_never, cast
 
-from jitsu.core import refusal
+from jitsu.core import refusal, splice
 from jitsu.core.deadlines import Deadlines
 from jitsu.core.events import (
     Arrived,
@@ -63,9 +65,12 @@ from jitsu.core.events import (
     Moving,
     Send,
     SendToGuest,
+    Shift,
     StateEntered,
     Track,
     Tracked,
+    Unshift,
+    Unshiftable,
     Wake,
 )
 from jitsu.core.flows import Budget, Flows
@@ -73,6 +78,7 @@ from jitsu.core.handoff import Phase
 from jitsu.core.readiness import Readiness, arp_reply
 from jitsu.core.segment import Ends
 from jitsu.core.sleeper import HELD_BYTES_MAX, STRAGGLING, WISHES, Owner, Sleeper, key_of
+from jitsu.core.splice import Splices
 from jitsu.errors import WireError
 from jitsu.model import Epoch, Name, Service, State
 from jitsu.wire import ethernet, tcp
@@ -122,13 +128,16 @@ class Synjitsu:
         """Send the probes and the SYN-ACKs that are due."""
         effects = self._readiness.tick(now)
         for name in self._tables.due(now):
-            flows = self._sleepers[cast(Name, name)].flows
-            assert flows is not None
-            effects += [Send(frame) for frame in flows.tick(now)]
-            self._tables.set(name, flows.deadline())
+            sleeper = self._sleepers[cast(Name, name)]
+            assert sleeper.flows is not None
+            if sleeper.splices is not None:
+                effects += self._spliced(sleeper, sleeper.splices.tick(now))
+                continue
+            effects += [Send(frame) for frame in sleeper.flows.tick(now)]
+            self._tables.set(name, sleeper.flows.deadline())
         return effects
 
-    def handle(self, event: Event, now: float) -> list[Effect]:
+    def handle(self, event: Event, now: float) -> list[Effect]:  # noqa: PLR0911
         """Return what `event` makes necessary."""
         match event:
             case Arrived(frame):
@@ -136,13 +145,17 @@ class Synjitsu:
             case GuestSent(name, frame):
                 return self._guest_sent(self._sleepers[name], frame, now)
             case GuestWrote(name, epoch, word):
-                return self._guest_wrote(self._sleepers[name], epoch, word)
+                return self._guest_wrote(self._sleepers[name], epoch, word, now)
             case Tracked(name):
                 self._sleepers[name].tracking -= 1
-                return self._commit(self._sleepers[name])
+                return self._commit(self._sleepers[name], now)
             case Committed(name, epoch):
                 self._sleepers[name].handover.committed(epoch)
                 return []
+            case Unshiftable(name, ends, reason):
+                splices = self._sleepers[name].splices
+                dropped = splices.drop(ends, reason) if splices else []
+                return self._spliced(self._sleepers[name], dropped)
             case StateEntered(name, state, epoch):
                 return self._entered(self._sleepers[name], state, epoch, now)
             case Moving(name):
@@ -176,6 +189,9 @@ class Synjitsu:
         if sleeper.owner is not Owner.OURS or sleeper.state is State.AWAKE:
             return self._hasten(sleeper, seen, frame)
         if sleeper.state is State.BOOTING and sleeper.handover.phase is not Phase.PROXYING:
+            # A guest that is asked may have to ask who asks.
+            if seen.kind is Kind.OTHER:
+                return self._pass(sleeper, frame)
             return self._hold(sleeper, seen, frame)
         return self._client_sent(sleeper, seen, frame, now)
 
@@ -264,6 +280,7 @@ class Synjitsu:
 
     def _entered(self, sleeper: Sleeper, state: State, epoch: Epoch, now: float) -> list[Effect]:
         before, sleeper.state = sleeper.state, state
+        aborted = self._unsplice(sleeper, "the guest has gone")
         if state is not State.BOOTING:
             self._readiness.end(sleeper.service.name)
         match state:
@@ -271,14 +288,14 @@ class Synjitsu:
                 sleeper.heard, sleeper.linked = False, True
                 sleeper.handover.begin(epoch)
                 self._readiness.begin(sleeper)
-                return self._kept_for(sleeper)
+                return [*aborted, *self._kept_for(sleeper)]
             case State.AWAKE if before is State.BOOTING and sleeper.heard:
                 return self._replay_to_guest(sleeper)
             case State.FAILED:
-                return self._refuse_all(sleeper)
+                return [*aborted, *self._refuse_all(sleeper)]
             case State.STOPPING | State.ASLEEP if before is State.BOOTING:
                 # The operator has called it off.
-                return self._refuse_all(sleeper)
+                return [*aborted, *self._refuse_all(sleeper)]
             case State.ASLEEP:
                 sleeper.handover.begin(Epoch(0))
                 return [*self._sift(sleeper, now), *self._wake_for_kept(sleeper)]
@@ -337,9 +354,19 @@ class Synjitsu:
         seen = glance(frame)
         if seen is None or seen.source != sleeper.service.mac:
             return self._drop("malformed by guest")
-        return self._readiness.guest_sent(sleeper.service.name, seen, frame, now)
+        effects = self._readiness.guest_sent(sleeper.service.name, seen, frame, now)
+        if sleeper.splices is not None:
+            return [*effects, *self._spliced(sleeper, sleeper.splices.handle(frame, now))]
+        serves = CanServe(sleeper.service.name)
+        if not sleeper.is_spliced or serves not in effects:
+            return effects
+        effects.remove(serves)
+        sleeper.handover.freeze()
+        assert sleeper.flows is not None
+        half_open = self._track(sleeper, sleeper.flows.half_open(), ())
+        return [*effects, *half_open, *self._commit(sleeper, now)]
 
-    def _guest_wrote(self, sleeper: Sleeper, epoch: Epoch, word: bytes) -> list[Effect]:
+    def _guest_wrote(self, sleeper: Sleeper, epoch: Epoch, word: bytes, now: float) -> list[Effect]:
         """Freeze the connections for a guest that is prepared; let one serve that has them."""
         if sleeper.handover.imported(epoch, word):
             name = sleeper.service.name
@@ -352,7 +379,7 @@ class Synjitsu:
             return self._drop("word of a guest that means nothing")
         assert sleeper.flows is not None
         half_open = self._track(sleeper, sleeper.flows.half_open(), ())
-        return [*half_open, *self._commit(sleeper)]
+        return [*half_open, *self._commit(sleeper, now)]
 
     def _kept_for(self, sleeper: Sleeper) -> list[Effect]:
         """Have the connections counted that wait for a guest that begins to boot.
@@ -372,13 +399,51 @@ class Synjitsu:
         sleeper.tracking += 1
         return [Track(sleeper.service.name, opened, ended)]
 
-    def _commit(self, sleeper: Sleeper) -> list[Effect]:
+    def _commit(self, sleeper: Sleeper, now: float) -> list[Effect]:
         """Hand over, if it is time and every connection that is open is known to be so."""
-        flows = sleeper.flows
-        if sleeper.handover.phase is not Phase.FROZEN or sleeper.tracking or flows is None:
+        flows, name = sleeper.flows, sleeper.service.name
+        frozen = sleeper.handover.phase is Phase.FROZEN and sleeper.splices is None
+        if not frozen or sleeper.tracking or flows is None:
+            return []
+        self._tables.set(name, None)
+        if not sleeper.is_spliced:
+            return [Commit(name, sleeper.handover.epoch, flows.hand_over())]
+        pairs = ((flow.tcb, flow.received) for flow in flows.hand_over())
+        sleeper.splices = Splices(sleeper.service.mac, pairs)
+        return self._spliced(sleeper, sleeper.splices.begin(now))
+
+    def _spliced(self, sleeper: Sleeper, effects: Sequence[splice.Effect]) -> list[Effect]:
+        """Do what splicing needs; when all connections are joined the guest can serve."""
+        name, splices = sleeper.service.name, sleeper.splices
+        done: list[Effect] = []
+        for effect in effects:
+            match effect:
+                case splice.ToGuest(frame):
+                    done.append(SendToGuest(name, frame))
+                case splice.ToClient(frame):
+                    done.append(Send(frame))
+                case splice.Shift(ends, delta):
+                    done.append(Shift(name, ends, delta))
+                case splice.Failed(ends, _):
+                    done += [Unshift(name, ends), *self._track(sleeper, (), (ends,))]
+                case splice.Spliced():
+                    self.counters["spliced"] += 1
+                case _:
+                    assert_never(effect)
+        if splices is not None:
+            self._tables.set(name, splices.deadline())
+            if not splices and sleeper.handover.phase is Phase.FROZEN:
+                sleeper.handover.phase = Phase.IMPORTED
+                done.append(CanServe(name))
+        return done
+
+    def _unsplice(self, sleeper: Sleeper, reason: str) -> list[Effect]:
+        """Join no more: connections that are not joined yet have lost their guest."""
+        splices, sleeper.splices = sleeper.splices, None
+        if splices is None:
             return []
         self._tables.set(sleeper.service.name, None)
-        return [Commit(sleeper.service.name, sleeper.handover.epoch, flows.hand_over())]
+        return self._spliced(sleeper, splices.abort(reason))
 
     # Small questions.
 

@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from ipaddress import IPv4Address
+from typing import TypeVar
 
 from jitsu.core.readiness import OWN_MAC
 from jitsu.core.segment import Ends
@@ -23,10 +24,12 @@ from jitsu.host import netlink
 from jitsu.host.bridge import Bridge, port_settings
 from jitsu.host.firewall import Firewall
 from jitsu.host.network import FrameHandler, GuestLink
+from jitsu.host.splice import Splicer
 from jitsu.host.storeport import StorePort
 from jitsu.host.tap import open_tap
-from jitsu.model import Mac, Name, Service
+from jitsu.model import Handoff, Mac, Name, Service
 
+T = TypeVar("T")
 _ETH_P_ALL = 3
 _FRAME_MAX = 9216 + 18
 """A jumbo frame; no larger one crosses a bridge."""
@@ -57,6 +60,7 @@ class KernelLink:
         self._bridge = bridge
         self._socket: socket.socket | None = None
         self._on_frame: FrameHandler | None = None
+        self._splicer: Splicer | None = None
 
     def __repr__(self) -> str:
         """Return the interface's name."""
@@ -85,6 +89,19 @@ class KernelLink:
         self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         asyncio.get_running_loop().add_reader(self._socket, self._readable)
         self.entry = netlink.own(self.service.mac, self.index)
+        if self.service.handoff is Handoff.SPLICE:
+            self._splicer = await self._network.on_netlink(Splicer, self.name)
+
+    def shift(self, ends: Ends, delta: int | None) -> None:
+        """Tell the programs on the link."""
+        if self._splicer is None:
+            raise HostError(f"{self.name} does not splice")
+        self._splicer.add(ends, delta)
+
+    def unshift(self, ends: Ends) -> None:
+        """Tell them to leave it."""
+        if self._splicer is not None:
+            self._splicer.remove(ends)
 
     def send(self, frame: bytes) -> None:
         """Send to the guest."""
@@ -110,6 +127,9 @@ class KernelLink:
     async def close(self) -> None:
         """Stop listening and let the descriptor go; the guest's connections are no more."""
         self.deafen()
+        splicer, self._splicer = self._splicer, None
+        if splicer is not None:
+            await self._network.on_netlink(splicer.close)
         fd, self.fd = self.fd, -1
         if fd >= 0:
             loop = asyncio.get_running_loop()
@@ -258,8 +278,12 @@ class KernelNetwork:
 
     async def request(self, message: bytes) -> None:
         """Have the kernel do `message`, on the netlink thread."""
+        await self.on_netlink(self._requests.send, message)
+
+    async def on_netlink(self, work: Callable[..., T], *arguments: object) -> T:
+        """Do something that waits for the kernel's network, on its thread."""
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._netlink, self._requests.send, message)
+        return await loop.run_in_executor(self._netlink, work, *arguments)
 
     def _readable(self, on_frame: FrameHandler, on_loss: Callable[[HostError], None]) -> None:
         for _ in range(_BATCH):

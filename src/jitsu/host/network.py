@@ -51,6 +51,15 @@ class GuestLink(Protocol):
         Raises HostError when the interface is gone.
         """
 
+    def shift(self, ends: Ends, delta: int | None) -> None:
+        """Add `delta` to the numbers of what the guest sends of a connection; None: lose it.
+
+        What it is sent is changed the other way round. Raises HostError where that cannot be.
+        """
+
+    def unshift(self, ends: Ends) -> None:
+        """Leave the numbers of a connection as they are."""
+
     def deafen(self) -> None:
         """Call `on_frame` no more, and copy no more frames."""
 

@@ -70,6 +70,13 @@ class SimulatedLink:
         """Hear nothing."""
         return SilentPort()
 
+    def shift(self, ends: Ends, delta: int | None) -> None:
+        """Refuse: nobody here translates."""
+        raise HostError("a simulated link does not splice")
+
+    def unshift(self, ends: Ends) -> None:
+        """There is nothing to leave."""
+
     def deafen(self) -> None:
         """Copy no more frames."""
         self._on_frame = None
