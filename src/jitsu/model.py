@@ -165,7 +165,7 @@ class DirectoryConfig:
 
 @dataclass(frozen=True, slots=True)
 class NetworkConfig:
-    """The `[network]` section; `gateway` is the host's own address on the bridge."""
+    """The `[network]` section; the gateways are the host's own addresses on the bridge."""
 
     bridge: str
     subnet: IPv4Network
@@ -173,6 +173,7 @@ class NetworkConfig:
     gateway: IPv4Address
     probe: IPv4Address
     uplink: str = ""
+    gateway6: IPv6Address | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,9 @@ def test_all_that_can_be_said(folder: Path) -> None:
     )
     subnet, subnet6 = IPv4Network("10.1.0.0/16"), IPv6Network("fd77::/64")
     probe = IPv4Address("10.1.255.253")
-    assert loaded.network == NetworkConfig("br0", subnet, subnet6, gateway, probe, "eth0")
+    assert loaded.network == NetworkConfig(
+        "br0", subnet, subnet6, gateway, probe, "eth0", IPv6Address("fd77::1")
+    )
     assert loaded.host == HostConfig(64 << 20, "/state", "/run/here")
     assert loaded.services == (
         Service(

@@ -52,11 +52,12 @@ class Lab:
         return self.folder / "run"
 
     @contextmanager
-    def serve(self, services: str, host: str = "") -> Iterator[None]:
+    def serve(self, services: str, host: str = "", network: str = "") -> Iterator[None]:
         """Have a daemon serve `services`, the [[service]] part of a configuration."""
         config = self.folder / "lab.toml"
         config.write_text(
             f'[directory]\nlisten = ["{DIRECTORY}:53"]\n[network]\nuplink = "{UPLINK}"\n'
+            f"{network}\n"
             f'[host]\nstate = "{self.folder}/state"\nrun = "{self.run}"\n{host}\n{services}'
         )
         with self.hosts.at(self.hosts.host), daemon(config, self.run) as self.process:

@@ -13,11 +13,12 @@ from pyroute2 import IPRoute
 from host import kernel
 from host.kernel import BRIDGE, CLIENT, MAIL, NETWORK, SUBNET, WWW, Lab, Station
 from jitsu.errors import HostError
-from jitsu.host.firewall import OPEN_FLOWS_MAX, Firewall, Usage, link_local
+from jitsu.host.firewall import OPEN_FLOWS_MAX, Firewall, Usage
 from jitsu.model import Mac, Service, mac_of
 from jitsu.testing.peer import frame, segment
 from jitsu.wire import arp, ethernet, ipv4, tcp, udp
 from jitsu.wire.ethernet import BROADCAST, UNKNOWN, EtherType
+from jitsu.wire.ipv6 import link_local
 from jitsu.wire.tcp import Flags
 
 pytestmark = kernel.marks()
@@ -363,7 +364,7 @@ def test_what_opens_no_connection() -> None:
 
 def lasts(here: Place) -> int:
     """Return for how many seconds the kernel will remember the connection."""
-    for item in kernel.nft("list", "set", "bridge", f"jitsu_{here.lab.bridge.name}", "open0"):
+    for item in kernel.nft("list", "set", "bridge", f"jitsu_{here.lab.bridge.name}", "open0v4"):
         for element in item.get("set", {}).get("elem", []):
             return int(element["elem"]["expires"])
     raise AssertionError("no connection is open")

@@ -1,12 +1,13 @@
 from contextlib import suppress
 from dataclasses import replace
+from ipaddress import IPv6Address
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from jitsu.errors import WireError
-from jitsu.wire import arp, ethernet, icmp, ipv4, tcp, udp
+from jitsu.wire import arp, ethernet, icmp, icmpv6, ipv4, ipv6, ndp, tcp, udp
 from jitsu.wire.arp import Arp, Operation
 from jitsu.wire.checksum import checksum
 from jitsu.wire.ethernet import EtherType, Frame
@@ -17,6 +18,7 @@ from jitsu.wire.tcp import Flags, Segment
 from jitsu.wire.udp import Datagram
 from wire.strategies import CLIENT, CLIENT_MAC, SERVER, SERVER_MAC, bytes8, damaged
 
+CLIENT6, SERVER6 = IPv6Address("fd77::9"), IPv6Address("fd77::10")
 QUESTION = Arp(Operation.REQUEST, CLIENT_MAC, CLIENT, ethernet.UNKNOWN, SERVER)
 
 
@@ -29,6 +31,10 @@ def packed(protocol: int, payload: bytes, options: bytes = b"") -> bytes:
     return framed(EtherType.IPV4, ipv4.encode(packet))
 
 
+def packed6(protocol: int, payload: bytes) -> bytes:
+    return framed(EtherType.IPV6, ipv6.encode(ipv6.Packet(CLIENT6, SERVER6, protocol, payload)))
+
+
 def segment(flags: int) -> bytes:
     return tcp.encode(Segment(40000, 80, 1, 2, Flags(flags), 3), CLIENT, SERVER)
 
@@ -38,7 +44,15 @@ PING = icmp.encode(EchoRequest(1, 2, b"ping"))
 WHOLE = [
     framed(EtherType.ARP, arp.encode(QUESTION)),
     framed(EtherType.ARP, arp.encode(arp.reply_to(QUESTION, SERVER_MAC))),
-    framed(EtherType.IPV6, bytes(60)),
+    framed(0x9000, bytes(60)),
+    packed6(Protocol.TCP, tcp.encode(Segment(40000, 80, 1, 2, Flags.SYN, 3), CLIENT6, SERVER6)),
+    packed6(Protocol.TCP, tcp.encode(Segment(40000, 80, 1, 2, Flags.ACK, 3), CLIENT6, SERVER6)),
+    packed6(Protocol.UDP, udp.encode(Datagram(40000, 53, b"query"), CLIENT6, SERVER6)),
+    packed6(58, icmpv6.encode(EchoRequest(1, 2, b"ping"), CLIENT6, SERVER6)),
+    packed6(58, icmpv6.encode(EchoReply(1, 2, b"ping"), CLIENT6, SERVER6)),
+    packed6(254, b""),
+    framed(EtherType.IPV6, ipv6.encode(ndp.question(SERVER6, CLIENT6, CLIENT_MAC))),
+    framed(EtherType.IPV6, ipv6.encode(ndp.announcement(SERVER_MAC, SERVER6))),
     packed(Protocol.UDP, DATAGRAM),
     packed(Protocol.UDP, DATAGRAM + b"surplus"),
     packed(Protocol.ICMP, PING),
@@ -67,6 +81,8 @@ def expected(frame: bytes) -> Glance:
         kind = Kind.ARP_REQUEST if asked.operation is Operation.REQUEST else Kind.OTHER
         ends = (asked.sender_ip.packed, asked.target_ip.packed)
         return seen._replace(kind=kind, source_ip=ends[0], destination_ip=ends[1])
+    if outer.ethertype == EtherType.IPV6:
+        return expected6(ipv6.decode(outer.payload), seen)
     if outer.ethertype != EtherType.IPV4:
         return seen
     packet = ipv4.decode(outer.payload)
@@ -75,7 +91,24 @@ def expected(frame: bytes) -> Glance:
     return seen if packet.is_fragment else expected_inside(packet, seen)
 
 
-def expected_inside(packet: Packet, seen: Glance) -> Glance:
+def expected6(packet: ipv6.Packet, seen: Glance) -> Glance:
+    ends = (packet.source, packet.destination)
+    seen = seen._replace(source_ip=ends[0].packed, destination_ip=ends[1].packed)
+    if packet.extensions:
+        return seen
+    if packet.protocol != ipv6.Protocol.ICMPV6:
+        return expected_inside(packet, seen)
+    with suppress(WireError):
+        asked = ndp.decode(packet)
+        if isinstance(asked, ndp.Solicitation):
+            return seen._replace(kind=Kind.ND_SOLICITATION, destination_ip=asked.target.packed)
+    if packet.payload[:2] == b"\x87\x00":
+        raise WireError("a solicitation that is not believed: whatever is seen is right")
+    ping = isinstance(icmpv6.decode(packet.payload, *ends), EchoRequest)
+    return seen._replace(kind=Kind.ICMP_ECHO_REQUEST if ping else Kind.OTHER)
+
+
+def expected_inside(packet: Packet | ipv6.Packet, seen: Glance) -> Glance:
     ends = (packet.source, packet.destination)
     match packet.protocol:
         case Protocol.TCP:
@@ -87,7 +120,7 @@ def expected_inside(packet: Packet, seen: Glance) -> Glance:
         case Protocol.UDP:
             datagram = udp.decode(packet.payload, *ends, verify=False)
             return Glance(Kind.UDP, *seen[1:5], datagram.source_port, datagram.destination_port, 0)
-        case Protocol.ICMP:
+        case Protocol.ICMP if isinstance(packet, Packet):
             ping = isinstance(icmp.decode(packet.payload), EchoRequest)
             return seen._replace(kind=Kind.ICMP_ECHO_REQUEST if ping else Kind.OTHER)
         case _:
@@ -137,7 +170,7 @@ def test_a_syn_in_full() -> None:
     )
 
 
-@pytest.mark.parametrize("frame", [frame for frame in WHOLE if frame[12:14] != b"\x86\xdd"])
+@pytest.mark.parametrize("frame", [frame for frame in WHOLE if frame[12:14] != b"\x90\x00"])
 def test_cut_frames_are_malformed(frame: bytes) -> None:
     for length in range(len(frame)):
         assert glance(frame[:length]) is None

@@ -21,7 +21,7 @@ from jitsu.backends.base import Exit, Watch
 from jitsu.backends.qemu_tsc import Counter
 from jitsu.config.image import ImageKind, image_kind
 from jitsu.errors import BootError, HostError
-from jitsu.host.guests import address
+from jitsu.host.guests import address, address6
 from jitsu.host.network import GuestLink, Network
 from jitsu.host.process import Child, Console, Leftovers, spawn
 from jitsu.model import Epoch, Handoff, NetworkConfig, Service, StopMode
@@ -92,6 +92,7 @@ def cmdline(
     """
     words = [f"ip={address(service, network)}"]
     if kind is ImageKind.PVH:
+        words += [f"ip6={address6(service, network)}"] if service.address6 else []
         words.append("store")
     elif tsc_khz:
         words.append(f"tsc_early_khz={tsc_khz}")

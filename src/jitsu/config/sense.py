@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 from collections.abc import Hashable, Mapping
-from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 from jitsu.config.image import ImageError, ImageKind, image_kind, image_terms
@@ -47,8 +47,9 @@ class Sense:
         self._shape = shape
         self._folder = folder
         self._leases = leases
-        addresses = (endpoint.address for endpoint in shape.directory.listen or [])
+        addresses = [endpoint.address for endpoint in shape.directory.listen or []]
         self._listen = [a for a in addresses if isinstance(a, IPv4Address)]
+        self._listen6 = [a for a in addresses if isinstance(a, IPv6Address)]
 
     def config(self) -> Config:
         """Return the configuration; it may only be used when `mistakes` is empty."""
@@ -58,7 +59,8 @@ class Sense:
         services = tuple(
             self._service(i, service, addresses[i]) for i, service in enumerate(self._shape.service)
         )
-        self._unique(services, {network.gateway, *self._listen})
+        own: set[Hashable] = {network.gateway, network.gateway6, *self._listen, *self._listen6}
+        self._unique(services, own)
         host = self._host()
         for i, service in enumerate(services):
             if service.memory > host.memory:
@@ -87,7 +89,14 @@ class Sense:
             probe = gateway
         if shape.uplink == shape.bridge:
             self._blame(("network", "uplink"), "uplink: is the bridge itself; name another one")
-        return NetworkConfig(shape.bridge, subnet, shape.subnet6, gateway, probe, shape.uplink)
+        gateway6 = self._gateway6(shape.subnet6) if shape.subnet6 else None
+        return NetworkConfig(
+            shape.bridge, subnet, shape.subnet6, gateway, probe, shape.uplink, gateway6
+        )
+
+    def _gateway6(self, subnet6: IPv6Network) -> IPv6Address:
+        """Return the host's own IPv6 address: one that it listens at, or the first."""
+        return next((a for a in self._listen6 if a in subnet6), subnet6[1])
 
     def _host(self) -> HostConfig:
         host = self._shape.host
@@ -255,7 +264,7 @@ class Sense:
         self._blame(("service", i, "ready"), what)
         return ReadyOnFrame()
 
-    def _unique(self, services: tuple[Service, ...], host: set[IPv4Address]) -> None:
+    def _unique(self, services: tuple[Service, ...], host: set[Hashable]) -> None:
         """Blame each name, DNS name and address that the host or an earlier service has."""
         seen: dict[tuple[str, Hashable], int] = {}
         for i, service in enumerate(services):

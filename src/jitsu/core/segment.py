@@ -1,17 +1,13 @@
 """Segments in frames: a TCP segment with all that is around it, for one pair of ends."""
 
-import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Self
 
 from jitsu.errors import WireError
 from jitsu.model import Mac
-from jitsu.wire import ethernet, ipv4, tcp
+from jitsu.wire import ethernet, ipv4, ipv6, tcp
 from jitsu.wire.ethernet import EtherType
-
-_IPV6 = struct.Struct("!IHBB16s16s")
-_HOPS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,27 +57,16 @@ _Unwrapped = tuple[IPv4Address | IPv6Address, IPv4Address | IPv6Address, bytes]
 
 def _unwrapped(outer: ethernet.Frame) -> _Unwrapped:
     """Return from whom to whom a frame's segment goes, and the segment. Raises WireError."""
+    packet: ipv4.Packet | ipv6.Packet
     if outer.ethertype == EtherType.IPV6:
-        return _unwrapped6(outer.payload)
-    if outer.ethertype != EtherType.IPV4:
+        packet = ipv6.decode(outer.payload)
+    elif outer.ethertype == EtherType.IPV4:
+        packet = ipv4.decode(outer.payload)
+    else:
         raise WireError(f"a frame of type {outer.ethertype:#06x} has no segment")
-    packet = ipv4.decode(outer.payload)
     if packet.is_fragment or packet.protocol != ipv4.Protocol.TCP:
         raise WireError("a packet without a whole segment")
     return packet.source, packet.destination, packet.payload
-
-
-def _unwrapped6(data: bytes) -> _Unwrapped:
-    """Do the same for IPv6, without extension headers (RFC 8200)."""
-    if len(data) < _IPV6.size:
-        raise WireError(f"IPv6 packet of {len(data)} bytes")
-    first, length, protocol, _, source, destination = _IPV6.unpack_from(data)
-    payload = data[_IPV6.size : _IPV6.size + length]
-    if first >> 28 != 6 or len(payload) != length:
-        raise WireError(f"IPv6 version {first >> 28}, {len(payload)} of {length} bytes")
-    if protocol != ipv4.Protocol.TCP:
-        raise WireError("a packet without a whole segment")
-    return IPv6Address(source), IPv6Address(destination), payload
 
 
 def _wrapped(
@@ -91,6 +76,6 @@ def _wrapped(
         assert isinstance(destination, IPv4Address)
         packet = ipv4.Packet(source, destination, ipv4.Protocol.TCP, payload)
         return EtherType.IPV4, ipv4.encode(packet)
-    protocol = ipv4.Protocol.TCP
-    fields = (6 << 28, len(payload), protocol, _HOPS, source.packed, destination.packed)
-    return EtherType.IPV6, _IPV6.pack(*fields) + payload
+    assert isinstance(destination, IPv6Address)
+    packet6 = ipv6.Packet(source, destination, ipv6.Protocol.TCP, payload)
+    return EtherType.IPV6, ipv6.encode(packet6)

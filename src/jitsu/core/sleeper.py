@@ -61,6 +61,12 @@ class Sleeper:
         flows = f", {len(self.flows)} connections" if self.flows is not None else ""
         return f"<Sleeper {self.service.name} {self.state}, {len(self.held)} frames{flows}>"
 
+    addresses: tuple[bytes, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        own = (self.service.address, self.service.address6)
+        self.addresses = tuple(address.packed for address in own if address is not None)
+
     @property
     def holds(self) -> bool:
         """Say whether anything is done for its clients."""

@@ -4,9 +4,9 @@ Theory of operation.
 
 Synjitsu is a port of the bridge. Whose frames it gets is one forwarding entry a service, so this
 core sees the frames of services that it owns, broadcasts, and nothing else. For a service that is
-not awake it answers ARP with the guest's own MAC address (no client's neighbour cache ever has to
-change), keeps what clients begin with (SYN, UDP datagram, echo request), and wakes the service by
-it. How a client's TCP connection is kept depends on the service's mode:
+not awake it answers ARP and neighbour solicitations with the guest's own MAC address (no client's
+neighbour cache ever has to change), keeps what clients begin with (SYN, UDP datagram, echo
+request), and wakes the service by it. How a TCP connection is kept depends on the service's mode:
 
 - *replay*: the SYN is held. When the guest can serve it is sent again: the guest sees the client's
   own SYN, answers it itself, and nothing of ours stays in the path. To the client its SYN was
@@ -48,7 +48,7 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
 from typing import assert_never, cast
 
-from jitsu.core import refusal, splice
+from jitsu.core import neighbours, refusal, splice
 from jitsu.core.deadlines import Deadlines
 from jitsu.core.events import (
     Arrived,
@@ -104,11 +104,11 @@ class Synjitsu:
             for s in services
         }
         self._by_mac = {bytes(s.service.mac): s for s in self._sleepers.values()}
-        self._by_ip = {s.service.address.packed: s for s in self._sleepers.values()}
+        self._by_ip = {ip: s for s in self._sleepers.values() for ip in s.addresses}
         self._readiness = Readiness(probe_ip, secret)
         self._tables = Deadlines()  # of the services' connections
         self._allowed = [
-            (int(n.network_address), int(n.netmask)) for n in summon_from if n.version == 4
+            (n.max_prefixlen // 8, int(n.network_address), int(n.netmask)) for n in summon_from
         ]
 
     def held(self, name: Name) -> int:
@@ -174,7 +174,7 @@ class Synjitsu:
             return self._drop("malformed")
         if seen.source in self._by_mac:
             return self._drop("sent by a guest")
-        if seen.kind is Kind.ARP_REQUEST:
+        if seen.kind is Kind.ARP_REQUEST or seen.kind is Kind.ND_SOLICITATION:
             return self._asked(seen, frame)
         sleeper = self._by_mac.get(seen.destination)
         if sleeper is None or not sleeper.holds:
@@ -196,16 +196,19 @@ class Synjitsu:
         return self._client_sent(sleeper, seen, frame, now)
 
     def _asked(self, seen: Glance, frame: bytes) -> list[Effect]:
-        """Answer an ARP request for a sleeper."""
+        """Tell who asks for a sleeper's address the guest's own MAC."""
         sleeper = self._by_ip.get(seen.destination_ip)
         if sleeper is None or sleeper.owner is Owner.GUEST or not sleeper.holds:
             return self._drop("not for a service")
-        return [Send(arp_reply(frame, sleeper.service.mac))]
+        if seen.kind is Kind.ARP_REQUEST:
+            return [Send(arp_reply(frame, sleeper.service.mac))]
+        answer = neighbours.answer(frame, sleeper.service.mac)
+        return self._drop("malformed") if answer is None else [Send(answer)]
 
     def _client_sent(
         self, sleeper: Sleeper, seen: Glance, frame: bytes, now: float
     ) -> list[Effect]:
-        if seen.destination_ip != sleeper.service.address.packed:
+        if seen.destination_ip not in sleeper.addresses:
             return self._pass(sleeper, frame)
         if seen.kind is Kind.TCP_OTHER:
             return self._segment(sleeper, seen, frame, now)
@@ -449,7 +452,8 @@ class Synjitsu:
 
     def _is_allowed(self, source: bytes) -> bool:
         address = int.from_bytes(source)
-        return any(address & mask == network for network, mask in self._allowed)
+        size = len(source)
+        return any(size == s and address & mask == net for s, net, mask in self._allowed)
 
     def _is_spoken_to(self, sleeper: Sleeper, seen: Glance) -> bool:
         # What the guest has said counts for as long as it boots.

@@ -10,7 +10,8 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from ipaddress import IPv4Interface
+from functools import partial
+from ipaddress import ip_interface
 from pathlib import Path
 
 from pyroute2 import IPRoute
@@ -20,6 +21,7 @@ from jitsu.errors import HostError
 from jitsu.model import NetworkConfig, mac_of
 
 _IFF_UP = 0x1
+_IFA_F_NODAD = 0x2
 _OURS = "made by jitsu serve"
 """The alias of a bridge that a daemon has made: it says so even when the daemon was killed."""
 _WHAT_TO_DO = {
@@ -44,6 +46,7 @@ class _Added:
     bridge: str = ""
     index: int = 0
     address: str = ""
+    address6: str = ""
     uplink: str = ""
     raised: bool = False
 
@@ -75,10 +78,10 @@ class _Ledger:
         if added.index in ipr.link_lookup(ifname=added.bridge):
             if added.uplink and (found := ipr.link_lookup(ifname=added.uplink)):
                 _quietly(lambda: _detach(ipr, found[0], added.index))
-            if added.address:
-                host = IPv4Interface(added.address)
+            for address in filter(None, (added.address, added.address6)):
+                host = ip_interface(address)
                 there = {"address": str(host.ip), "prefixlen": host.network.prefixlen}
-                _quietly(lambda: ipr.addr("del", index=added.index, **there))
+                _quietly(partial(ipr.addr, "del", index=added.index, **there))
             if added.raised:
                 _quietly(lambda: ipr.link("set", index=added.index, state="down"))
         self.added = _Added()
@@ -109,6 +112,7 @@ def bridge(config: NetworkConfig, record: Path | None = None) -> Iterator[Bridge
             ledger.settle()
             index = _make(ipr, config, ledger, undo)
             _address(ipr, config, ledger)
+            _address6(ipr, config, ledger)
             if config.uplink:
                 _attach(ipr, config.uplink, ledger)
             ipr.link("set", index=index, state="up")
@@ -171,6 +175,19 @@ def _address(ipr: IPRoute, config: NetworkConfig, ledger: _Ledger) -> None:
         return
     ledger.note(replace(ledger.added, address=f"{address}/{prefix}"))
     ipr.addr("add", index=index, address=address, prefixlen=prefix)
+
+
+def _address6(ipr: IPRoute, config: NetworkConfig, ledger: _Ledger) -> None:
+    """Do the same for IPv6, if there is to be any."""
+    if config.gateway6 is None or config.subnet6 is None:
+        return
+    index, address, prefix = ledger.added.index, str(config.gateway6), config.subnet6.prefixlen
+    dump = ipr.addr("dump", index=index, family=socket.AF_INET6)
+    if (address, prefix) in {(dict(a["attrs"])["IFA_ADDRESS"], a["prefixlen"]) for a in dump}:
+        return
+    ledger.note(replace(ledger.added, address6=f"{address}/{prefix}"))
+    # Nobody else has it: to make sure of that would take a second, in which it cannot be used.
+    ipr.addr("add", index=index, address=address, prefixlen=prefix, flags=_IFA_F_NODAD)
 
 
 def _attach(ipr: IPRoute, uplink: str, ledger: _Ledger) -> None:

@@ -4,8 +4,8 @@ The data plane counts, so that frames of awake services never enter Python:
 
 - set `busy`: the MAC addresses of services that had unicast IP traffic, each with the time that
   is left of `BUSY_TIMEOUT` since the last packet;
-- a set `openN` for service N: TCP connections that its guest has accepted. A SYN-ACK puts one in
-  for a minute (a client that never completes the handshake holds nothing), each segment of the
+- sets `openNv4` and `openNv6` for service N: TCP connections that its guest has accepted. A SYN-ACK
+  puts one in for a minute (a client that never completes the handshake holds nothing), each segment of the
   client keeps it for `OPEN_TIMEOUT`, the guest's FIN or either side's RST takes it out. All go
   when the guest does.
 
@@ -30,7 +30,8 @@ from typing import Any
 from jitsu.core.readiness import OWN_MAC
 from jitsu.core.segment import Ends
 from jitsu.errors import HostError
-from jitsu.model import Mac, Service
+from jitsu.model import Service
+from jitsu.wire.ipv6 import link_local
 
 BUSY_TIMEOUT_MIN = 3600
 """Seconds that the last traffic of a service is remembered, at least."""
@@ -94,7 +95,7 @@ class Firewall:
         try:
             ages = {
                 str(element["val"]): max(0.0, self._busy_timeout - float(element["expires"]) - 1.0)
-                for element in self._elements("busy")
+                for element in self._elements(f"bridge {self._table} busy")
             }
             return {s.name: Usage(ages.get(s.mac.hex(":")), self._flows(s)) for s in asked}
         except _GoneError:
@@ -104,29 +105,34 @@ class Firewall:
     def forget(self, service: Service) -> None:
         """Forget the connections of a guest that is no more. Raises HostError."""
         try:
-            self._nft.run(f"flush set bridge {self._table} open{self._numbers[service.name]}")
+            self._nft.run("".join(f"flush set {name}\n" for name in self._open(service).values()))
         except _GoneError:
             self._reinstall()
 
     def track(self, service: Service, opened: Sequence[Ends], ended: Sequence[Ends]) -> None:
         """Put connections into the set of the open ones, or take them out. Raises HostError."""
-        name = f"bridge {self._table} open{self._numbers[service.name]}"
         commands = "".join(
-            f"{verb} element {name} {{ {', '.join(map(_element, some))} }}\n"
+            f"{verb} element {name} {{ {', '.join(map(_element, these))} }}\n"
             # To delete what is not there would be an error, so it is added first.
             for verb, some in (("add", [*opened, *ended]), ("delete", ended))
-            if some
+            for version, name in self._open(service).items()
+            if (these := [ends for ends in some if ends.local.version == version])
         )
         try:
             self._nft.run(commands)
         except _GoneError:
             self._reinstall()
 
+    def _open(self, service: Service) -> dict[int, str]:
+        """Return by version of IP the sets of a service's open connections."""
+        number = self._numbers[service.name]
+        return {v: f"bridge {self._table} open{number}v{v}" for v in (4, 6)}
+
     def _flows(self, service: Service) -> int:
-        return sum(1 for _ in self._elements(f"open{self._numbers[service.name]}"))
+        return sum(1 for name in self._open(service).values() for _ in self._elements(name))
 
     def _elements(self, name: str) -> Iterable[dict[str, Any]]:
-        reply = self._nft.run(f"list set bridge {self._table} {name}")
+        reply = self._nft.run(f"list set {name}")
         for item in json.loads(reply)["nftables"]:
             for element in item.get("set", {}).get("elem", []):
                 yield element["elem"]
@@ -174,12 +180,6 @@ class Firewall:
 
 def _element(ends: Ends) -> str:
     return f"{ends.peer} . {ends.port} . {ends.peer_port}"
-
-
-def link_local(mac: Mac) -> IPv6Address:
-    """Return the link-local address that derives from a MAC address (RFC 4291 appendix A)."""
-    middle = bytes([mac[0] ^ 0x02, *mac[1:3], 0xFF, 0xFE, *mac[3:]])
-    return IPv6Address(b"\xfe\x80" + bytes(6) + middle)
 
 
 def _addresses6(service: Service) -> list[IPv6Address]:
@@ -260,20 +260,36 @@ table inet {table} {{
 """
 
 _EACH = """
-  set open{n} {{
+  set open{n}v4 {{
     typeof ip daddr . tcp sport . tcp dport
+    flags dynamic,timeout; size {open_max}; timeout {open_timeout};
+  }}
+  set open{n}v6 {{
+    typeof ip6 daddr . tcp sport . tcp dport
     flags dynamic,timeout; size {open_max}; timeout {open_timeout};
   }}
   chain from{n} {{
     {honest}
-    tcp flags & (syn | ack | rst) == syn | ack \
-update @open{n} {{ ip daddr . tcp sport . tcp dport timeout 60s }}
-    tcp flags & (fin | rst) != 0 delete @open{n} {{ ip daddr . tcp sport . tcp dport }}
+    tcp flags & (syn | ack | rst) == syn | ack jump opened{n}
+    tcp flags & (fin | rst) != 0 jump ended{n}
+  }}
+  chain opened{n} {{
+    ether type ip update @open{n}v4 {{ ip daddr . tcp sport . tcp dport timeout 60s }}
+    ether type ip6 update @open{n}v6 {{ ip6 daddr . tcp sport . tcp dport timeout 60s }}
+  }}
+  chain ended{n} {{
+    ether type ip delete @open{n}v4 {{ ip daddr . tcp sport . tcp dport }}
+    ether type ip6 delete @open{n}v6 {{ ip6 daddr . tcp sport . tcp dport }}
   }}
   chain to{n} {{
-    tcp flags & (syn | rst | ack) == ack ip saddr . tcp dport . tcp sport @open{n} \
-update @open{n} {{ ip saddr . tcp dport . tcp sport timeout {open_timeout} }}
-    tcp flags & rst != 0 delete @open{n} {{ ip saddr . tcp dport . tcp sport }}
+    tcp flags & (syn | rst | ack) == ack ip saddr . tcp dport . tcp sport @open{n}v4 \
+update @open{n}v4 {{ ip saddr . tcp dport . tcp sport timeout {open_timeout} }}
+    tcp flags & (syn | rst | ack) == ack ip6 saddr . tcp dport . tcp sport @open{n}v6 \
+update @open{n}v6 {{ ip6 saddr . tcp dport . tcp sport timeout {open_timeout} }}
+    ether type ip tcp flags & rst != 0 \
+delete @open{n}v4 {{ ip saddr . tcp dport . tcp sport }}
+    ether type ip6 tcp flags & rst != 0 \
+delete @open{n}v6 {{ ip6 saddr . tcp dport . tcp sport }}
   }}"""
 
 

@@ -3,6 +3,7 @@
     /local/domain/<domid>/name      the service                         for the guest to read
     /local/domain/<domid>/domid     its own number
     /local/domain/<domid>/ip        its address, in the form of the option `ip=`
+    /local/domain/<domid>/ip6       the same of `ip6=`, if it has one
     /local/domain/<domid>/data      the guest's own: what it wants to tell
     /conduit/<service>              the domid under which the service runs now, and below it
                                     how connections are handed over to it (`core.handoff`)
@@ -87,6 +88,8 @@ class Guests:
         _write(space, home + b"/name", service.name.encode())
         _write(space, home + b"/domid", b"%d" % domid)
         _write(space, home + b"/ip", address(service, self._network).encode())
+        if service.address6 is not None:
+            _write(space, home + b"/ip6", address6(service, self._network).encode())
         conduit = handoff.conduit(service.name)
         _remove((conduit,), space)
         _write(space, conduit, b"%d" % domid)
@@ -119,6 +122,12 @@ def _remove(paths: Sequence[bytes], space: Space) -> None:
 def address(service: Service, network: NetworkConfig) -> str:
     """Return a guest's address as Linux's nfsroot.rst has it."""
     return f"{service.address}::{network.gateway}:{network.subnet.netmask}:{service.name}::off"
+
+
+def address6(service: Service, network: NetworkConfig) -> str:
+    """Return a guest's IPv6 address, what of it the link has in common, and the host's."""
+    assert network.subnet6 is not None, "who has an address is on a network"
+    return f"{service.address6}/{network.subnet6.prefixlen},{network.gateway6}"
 
 
 class Presence:
