@@ -6,6 +6,11 @@ from collections.abc import Iterator
 import pytest
 
 from core.xenstore.conversation import Conversation
+from core.xenstore.test_serial import shown
+from jitsu.core.xenstore.fairness import REMEMBERED, Credit
+from jitsu.core.xenstore.journal import Recovered
+from jitsu.core.xenstore.space import Change
+from jitsu.core.xenstore.store import Persist
 
 DEEP = "/".join(f"{i % 251:02x}" for i in range(990))
 """A path of nearly as many nodes as a guest may own."""
@@ -30,3 +35,51 @@ def test_long_paths_are_not_remembered(store: Conversation) -> None:
     for i in range(1000):
         store.says(("1", f"READ /own/{i}/{DEEP}|", "!ENOENT"))
     assert held() < 4
+
+
+def test_parents_that_are_made_count_in_a_transaction(store: Conversation) -> None:
+    store.says(("1 t", "TRANSACTION_START |", ...))
+    done = 0
+    for _ in range(20):
+        done += store.ask("1 t", f"WRITE /own/{DEEP}|") == "OK|"
+        store.ask("1 t", "RM /own/00|")
+    assert 1 <= done <= 2
+    assert held() < 10
+    store.says(
+        ("1 t", "WRITE /own/x|", "!ENOSPC"),
+        ("1 t", "READ /own|", "!ENOSPC"),
+        ("1 t", "TRANSACTION_END T|", "OK|"),
+    )
+
+
+def test_what_is_written_down_is_no_longer_than_what_is_asked(store: Conversation) -> None:
+    request = f"WRITE /own/{DEEP}|value"
+    store.says(("1", request, "OK|"))
+    (record,) = [e.record for e in store.effects[-2:] if isinstance(e, Persist)]
+    assert len(record) < len(request) + 100
+    store.says(("1", f"SET_PERMS /own/{DEEP}|r1|", "OK|"), ("1", "SET_PERMS /own/00/01|r1|", "OK|"))
+    recovered = Recovered()
+    recovered.load(b"".join(e.record for e in store.effects if isinstance(e, Persist)))
+    assert shown(recovered.root) == shown(store.server.store.root)
+
+
+def test_of_old_commits_a_little_is_remembered(store: Conversation) -> None:
+    store.says(("1 t", "TRANSACTION_START |", ...))
+    for _ in range(50):
+        store.says(("1", f"WRITE /own/{DEEP}|", "OK|"), ("1", "RM /own/00|", "OK|"))
+        store.effects.clear()
+    assert held() < 4
+
+
+def test_who_began_before_what_is_remembered_blames_nobody() -> None:
+    credit = Credit()
+    for _ in range(REMEMBERED + 1):
+        credit.commits += 1
+        credit.committed(1, [Change(b"/a", None, None, (b"a",))])
+    credit.committed(2, [Change(b"/b", None, None, (b"b",))])
+    assert credit.blame(0, 3, b"/b", now=0.0) == {2}
+    for _ in range(REMEMBERED):
+        credit.committed(1, [Change(b"/a", None, None, (b"a",))])
+    assert credit.blame(0, 3, b"/b", now=0.0) == set()
+    credit.forget()
+    assert credit.blame(0, 3, b"/a", now=0.0) == set()

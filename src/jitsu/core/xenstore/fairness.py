@@ -9,6 +9,7 @@ are oxenstored's. Privileged clients are not held up: the toolstack is not to be
 from collections import deque
 from typing import NamedTuple
 
+from jitsu.core.xenstore.path import joined
 from jitsu.core.xenstore.space import Change
 
 BURST = 5.0
@@ -16,7 +17,7 @@ BURST = 5.0
 EARNED_AFTER = 0.05
 """Seconds in which one point is earned."""
 REMEMBERED = 4096
-"""Commits that are kept to find who is to blame; who began before that blames nobody."""
+"""Paths of commits that are kept to find who is to blame; who began before that blames nobody."""
 
 
 class Commit(NamedTuple):
@@ -24,7 +25,8 @@ class Commit(NamedTuple):
 
     number: int
     domid: int
-    paths: frozenset[bytes]
+    places: frozenset[bytes]
+    """The tops: all that was created lies at or below the first node that was."""
 
 
 class Credit:
@@ -33,19 +35,24 @@ class Credit:
     def __init__(self) -> None:
         self.commits = 0
         """Number of the last commit."""
-        self._history: deque[Commit] = deque(maxlen=REMEMBERED)
+        self._history: deque[Commit] = deque()
+        self._remembered = 0
+        """Paths in it."""
         self._points: dict[int, tuple[float, float]] = {}
         """Points of each domain that has lost some, and when it had so many."""
 
     def committed(self, domid: int, changes: list[Change]) -> None:
         """Note a commit of a guest, while transactions are open."""
-        self._history.append(
-            Commit(self.commits, domid, frozenset(change.path for change in changes))
-        )
+        places = frozenset(joined(change.place) for change in changes)
+        self._history.append(Commit(self.commits, domid, places))
+        self._remembered += len(places)
+        while self._remembered > REMEMBERED:
+            self._remembered -= len(self._history.popleft().places)
 
     def forget(self) -> None:
         """No transaction is open: nobody is to blame for anything."""
         self._history.clear()
+        self._remembered = 0
 
     def blame(self, begun: int, victim: int, path: bytes, now: float) -> set[int]:
         """Take a point from each domain that touched `path` since commit `begun`; return them."""
@@ -84,5 +91,5 @@ def _touches(commit: Commit, path: bytes) -> bool:
     below = path + b"/"
     return any(
         changed == path or changed.startswith(below) or path.startswith(changed + b"/")
-        for changed in commit.paths
+        for changed in commit.places
     )

@@ -69,9 +69,9 @@ class Transaction:
     def perform(self, op: int, payload: bytes) -> Reply:
         """Do a request, and remember it."""
         space = self.space
-        if len(self.entries) >= space.quota.requests:
-            return calls.ERROR, b"ENOSPC\0"
         before = len(space.changes)
+        if max(len(self.entries), before) >= space.quota.requests:
+            return calls.ERROR, b"ENOSPC\0"
         reply = calls.perform(space, op, payload)
         self.entries.append(Entry(op, payload, reply, len(space.changes) > before))
         return reply
