@@ -11,6 +11,7 @@ from jitsu.core.xenstore.fairness import REMEMBERED, Credit
 from jitsu.core.xenstore.journal import Recovered
 from jitsu.core.xenstore.space import Change
 from jitsu.core.xenstore.store import Persist
+from jitsu.core.xenstore.transaction import PLACES_MAX, tops
 
 DEEP = "/".join(f"{i % 251:02x}" for i in range(990))
 """A path of nearly as many nodes as a guest may own."""
@@ -32,7 +33,7 @@ def held() -> float:
 
 
 def test_long_paths_are_not_remembered(store: Conversation) -> None:
-    for i in range(1000):
+    for i in range(300):
         store.says(("1", f"READ /own/{i}/{DEEP}|", "!ENOENT"))
     assert held() < 4
 
@@ -65,7 +66,7 @@ def test_what_is_written_down_is_no_longer_than_what_is_asked(store: Conversatio
 
 def test_of_old_commits_a_little_is_remembered(store: Conversation) -> None:
     store.says(("1 t", "TRANSACTION_START |", ...))
-    for _ in range(50):
+    for _ in range(15):
         store.says(("1", f"WRITE /own/{DEEP}|", "OK|"), ("1", "RM /own/00|", "OK|"))
         store.effects.clear()
     assert held() < 4
@@ -83,3 +84,8 @@ def test_who_began_before_what_is_remembered_blames_nobody() -> None:
     assert credit.blame(0, 3, b"/b", now=0.0) == set()
     credit.forget()
     assert credit.blame(0, 3, b"/a", now=0.0) == set()
+
+
+def test_of_a_transaction_of_many_places_not_every_two_are_compared() -> None:
+    many = {(*DEEP.encode().split(b"/"), b"%d" % i) for i in range(1000)}
+    assert len(tops(many)) == PLACES_MAX + 1  # enough to know that it is to be done again

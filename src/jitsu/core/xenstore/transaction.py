@@ -183,11 +183,13 @@ def below(names: Names, places: Iterable[Names]) -> bool:
 
 
 def tops(places: set[Names]) -> list[Names]:
-    """Return those of `places` that are below no other."""
+    """Return those of `places` that are below no other; of too many no more than show it."""
     found: list[Names] = []
     for names in sorted(places, key=len):
         if not below(names, found):
             found.append(names)
+            if len(found) > PLACES_MAX:
+                break
     return found
 
 
