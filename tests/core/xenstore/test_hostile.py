@@ -7,9 +7,7 @@ import pytest
 
 from core.xenstore.conversation import Conversation
 from core.xenstore.test_serial import shown
-from jitsu.core.xenstore.fairness import REMEMBERED, Credit
 from jitsu.core.xenstore.journal import Recovered
-from jitsu.core.xenstore.space import Change
 from jitsu.core.xenstore.store import Persist
 from jitsu.core.xenstore.transaction import PLACES_MAX, tops
 
@@ -70,20 +68,6 @@ def test_of_old_commits_a_little_is_remembered(store: Conversation) -> None:
         store.says(("1", f"WRITE /own/{DEEP}|", "OK|"), ("1", "RM /own/00|", "OK|"))
         store.effects.clear()
     assert held() < 4
-
-
-def test_who_began_before_what_is_remembered_blames_nobody() -> None:
-    credit = Credit()
-    for _ in range(REMEMBERED + 1):
-        credit.commits += 1
-        credit.committed(1, [Change(b"/a", None, None, (b"a",))])
-    credit.committed(2, [Change(b"/b", None, None, (b"b",))])
-    assert credit.blame(0, 3, b"/b", now=0.0) == {2}
-    for _ in range(REMEMBERED):
-        credit.committed(1, [Change(b"/a", None, None, (b"a",))])
-    assert credit.blame(0, 3, b"/b", now=0.0) == set()
-    credit.forget()
-    assert credit.blame(0, 3, b"/a", now=0.0) == set()
 
 
 def test_of_a_transaction_of_many_places_not_every_two_are_compared() -> None:

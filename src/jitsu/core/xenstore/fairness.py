@@ -14,6 +14,9 @@ from jitsu.core.xenstore.space import Change
 
 BURST = 5.0
 """Credit at the start, and at most."""
+WORST = -1.0
+"""Nobody is held up longer than for this: else who lets many transactions fail, on purpose, could
+keep others away for good."""
 EARNED_AFTER = 0.05
 """Seconds in which one point is earned."""
 REMEMBERED = 4096
@@ -40,6 +43,8 @@ class Credit:
         """Paths in it."""
         self._points: dict[int, tuple[float, float]] = {}
         """Points of each domain that has lost some, and when it had so many."""
+        self.held_up: dict[int, float] = {}
+        """Domains that have no credit, and when they are served again."""
 
     def committed(self, domid: int, changes: list[Change]) -> None:
         """Note a commit of a guest, while transactions are open."""
@@ -54,16 +59,18 @@ class Credit:
         self._history.clear()
         self._remembered = 0
 
-    def blame(self, begun: int, victim: int, path: bytes, now: float) -> set[int]:
-        """Take a point from each domain that touched `path` since commit `begun`; return them."""
+    def blame(self, begun: int, victim: int, path: bytes, now: float) -> None:
+        """Take a point from each domain that touched `path` since commit `begun`."""
         guilty = {
             commit.domid
             for commit in self._history
             if commit.number > begun and commit.domid != victim and _touches(commit, path)
         }
         for domid in guilty:
-            self._points[domid] = (self.points(domid, now) - 1.0, now)
-        return guilty
+            points = max(self.points(domid, now) - 1.0, WORST)
+            self._points[domid] = (points, now)
+            if points < 1.0:
+                self.held_up[domid] = now + (1.0 - points) * EARNED_AFTER
 
     def points(self, domid: int, now: float) -> float:
         """Return a domain's credit."""
@@ -76,14 +83,10 @@ class Credit:
             return BURST
         return points
 
-    def served_at(self, domid: int, now: float) -> float | None:
-        """Return when a domain without credit is served again; None if it is served now."""
-        points = self.points(domid, now)
-        return now - (points - 1.0) * EARNED_AFTER if points < 1.0 else None
-
     def release(self, domid: int) -> None:
         """Forget a domain that is gone."""
         self._points.pop(domid, None)
+        self.held_up.pop(domid, None)
 
 
 def _touches(commit: Commit, path: bytes) -> bool:
