@@ -1,7 +1,8 @@
 """How commits are written down, to be there after a crash.
 
 A *record* is one commit, whole or not there: CRC-32 and length of the rest, then entries, each a
-kind, the lengths of its fields, and the fields. A log is records one after another, of which the
+kind, the lengths of its fields, and the fields. An entry that sets a node makes those above it, if
+they are not there, with the same permissions. A log is records one after another, of which the
 last may be cut short by a crash. A *snapshot* is the same: records that make the whole tree out of
 an empty one, ended by one with an END entry, without which it is not used.
 """
@@ -50,7 +51,8 @@ def commit(changes: Iterable[Change]) -> bytes:
 def _entries(changes: Iterable[Change]) -> list[bytes]:
     return [
         _set(path, after) if after is not None else _removed(path)
-        for path, _, after, _, _ in changes
+        for path, _, after, _, told in changes
+        if told  # the parents that were made on the way are made again by who reads it
     ]
 
 
@@ -178,7 +180,11 @@ class Recovered:
         if not names:
             self.root = Node(value, perms, self.root.children)
             return
-        siblings = self._children(names[:-1])
+        siblings = self.root.children
+        for name in names[:-1]:
+            if name not in siblings:  # made on the way, as `Space` does it
+                siblings[name] = Node(b"", perms, {})
+            siblings = siblings[name].children
         old = siblings.get(names[-1])
         siblings[names[-1]] = Node(value, perms, old.children if old is not None else {})
 

@@ -19,6 +19,8 @@ SPECIAL = frozenset({INTRODUCE_DOMAIN, RELEASE_DOMAIN})
 _ABSOLUTE = re.compile(rb"/|(?:/[A-Za-z0-9\-_@]+)+")
 _REMEMBERED = 16384
 """Paths of which the names are kept: those of some three hundred guests."""
+_LONG = 128
+"""Bytes of a path that nobody uses often; a thousand names of it would be 50 KB."""
 
 
 def home_of(domid: int) -> bytes:
@@ -35,12 +37,18 @@ def locate(path: bytes, home: bytes) -> tuple[bytes, Names]:
     return path, names(path)
 
 
-@lru_cache(_REMEMBERED)
 def names(path: bytes) -> Names:
     """Cut an absolute path; `/` has no names. Raises StoreError(EINVAL) if it is none."""
+    return _remembered(path) if len(path) < _LONG else _cut(path)
+
+
+def _cut(path: bytes) -> Names:
     if len(path) > ABSOLUTE_PATH_MAX or _ABSOLUTE.fullmatch(path) is None:
         raise StoreError("EINVAL")
     return tuple(path[1:].split(b"/")) if path != b"/" else ()
+
+
+_remembered = lru_cache(_REMEMBERED)(_cut)
 
 
 def joined(parts: Names) -> bytes:

@@ -20,7 +20,8 @@ class Quota(NamedTuple):
     transactions: int
     """Transactions open at once: ENOSPC."""
     requests: int
-    """Requests within one transaction: ENOSPC."""
+    """Requests within one transaction, and nodes that it changes, with parents that it makes on
+    the way: ENOSPC."""
     waiting: int
     """Requests that wait while the domain is held up for conflicts: the connection is closed."""
     queued: int

@@ -33,8 +33,6 @@ class Server:
 
     def __init__(self, recovered: Recovered | None = None) -> None:
         self.store = Store(recovered or Recovered())
-        self._held_up: dict[Connection, float] = {}
-        """Clients whose domain has lost its credit, and when they are served again."""
 
     # What may happen.
 
@@ -44,7 +42,6 @@ class Server:
 
     def disconnect(self, connection: Connection) -> None:
         """Forget a client that is gone."""
-        self._held_up.pop(connection, None)
         self.store.disconnect(connection)
 
     def receive(self, connection: Connection, data: bytes, now: float) -> list[Effect]:
@@ -63,11 +60,14 @@ class Server:
 
     def _requests(self, connection: Connection, data: bytes, now: float) -> Iterator[None]:
         """Serve each request in turn."""
+        held_up = self.store.credit.held_up
         try:
             for message in connection.messages.feed(data):
-                if self._held_up and connection in self._held_up:
-                    self._wait(connection, message)
-                elif not connection.closed:
+                if connection.closed:
+                    break
+                if connection.actor.domid in held_up:
+                    _wait(self.store, connection, message)
+                else:
                     self._serve(connection, message, now)
                 yield
         except WireError as error:
@@ -96,15 +96,17 @@ class Server:
         return self.store.take()
 
     def deadline(self) -> float | None:
-        """Return when a client that is held up is served again."""
-        return min(self._held_up.values()) if self._held_up else None
+        """Return when a domain that is held up is served again."""
+        return min(self.store.credit.held_up.values(), default=None)
 
     def tick(self, now: float) -> list[Effect]:
         """Serve who has been held up long enough."""
-        for connection in [c for c, at in self._held_up.items() if at <= now]:
-            del self._held_up[connection]
-            while connection.waiting and connection not in self._held_up:
-                self._serve(connection, connection.waiting.popleft(), now)
+        held_up = self.store.credit.held_up
+        for domid in [domid for domid, at in held_up.items() if at <= now]:
+            del held_up[domid]
+            for connection in self.store.of(domid):
+                while connection.waiting and domid not in held_up:
+                    self._serve(connection, connection.waiting.popleft(), now)
         return self.store.take()
 
     def snapshot(self) -> Iterator[bytes]:
@@ -247,19 +249,16 @@ class Server:
                 self.store.commit(connection.actor, merged)
             return
         self.store.conflicts += 1
-        credit, victim = self.store.credit, connection.actor.domid
-        for domid in credit.blame(transaction.begun, victim, merged.path, now):
-            until = credit.served_at(domid, now)
-            if until is not None:
-                self._held_up |= dict.fromkeys(self.store.of(domid), until)
+        victim = connection.actor.domid
+        self.store.credit.blame(transaction.begun, victim, merged.path, now)
         raise StoreError("EAGAIN")
 
-    def _wait(self, connection: Connection, message: Message) -> None:
-        """Keep a request of a domain that is held up."""
-        if len(connection.waiting) >= connection.quota.waiting:
-            del self._held_up[connection]
-            self.store.close(connection, "too many requests while held up for conflicts")
-            return
+
+def _wait(store: Store, connection: Connection, message: Message) -> None:
+    """Keep a request of a domain that is held up."""
+    if len(connection.waiting) >= connection.quota.waiting:
+        store.close(connection, "too many requests while held up for conflicts")
+    else:
         connection.waiting.append(message)
 
 

@@ -6,7 +6,6 @@ change below a node copies the dict of its children, and later ones change that 
 
 from typing import NamedTuple
 
-from jitsu.core.xenstore import path as paths
 from jitsu.core.xenstore import tree
 from jitsu.core.xenstore.access import (
     OWNER,
@@ -144,12 +143,14 @@ class Space:
             self._afford(perms.owner, len(names) - depth)
         place = names[: depth + 1]
         siblings = self._children(names[:depth])
+        end = len(path) - sum(len(name) + 1 for name in names[depth:])
         while depth < len(names) - 1:
             children: Children = {}
             self._own[id(children)] = children
             node = siblings[names[depth]] = Node(b"", perms, children)
+            end += 1 + len(names[depth])
             depth += 1
-            self.changes.append(Change(paths.joined(names[:depth]), None, node, place, told=False))
+            self.changes.append(Change(path[:end], None, node, place, told=False))
             siblings = children
         children = {}
         self._own[id(children)] = children

@@ -69,9 +69,9 @@ class Transaction:
     def perform(self, op: int, payload: bytes) -> Reply:
         """Do a request, and remember it."""
         space = self.space
-        if len(self.entries) >= space.quota.requests:
-            return calls.ERROR, b"ENOSPC\0"
         before = len(space.changes)
+        if max(len(self.entries), before) >= space.quota.requests:
+            return calls.ERROR, b"ENOSPC\0"
         reply = calls.perform(space, op, payload)
         self.entries.append(Entry(op, payload, reply, len(space.changes) > before))
         return reply
@@ -183,11 +183,13 @@ def below(names: Names, places: Iterable[Names]) -> bool:
 
 
 def tops(places: set[Names]) -> list[Names]:
-    """Return those of `places` that are below no other."""
+    """Return those of `places` that are below no other; of too many no more than show it."""
     found: list[Names] = []
     for names in sorted(places, key=len):
         if not below(names, found):
             found.append(names)
+            if len(found) > PLACES_MAX:
+                break
     return found
 
 
