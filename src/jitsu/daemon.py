@@ -405,6 +405,7 @@ class Daemon:
         run.started = None
         gone = summoning.Gone(epoch, exit_.reason, exit_.clean, exit_.began)
         self._tell_summoner(service.name, gone)
+        instance.link.ask_orphans()
 
     def _guest_sent(self, name: Name, frame: bytes) -> None:
         self._tell_synjitsu(events.GuestSent(name, frame))

@@ -65,6 +65,9 @@ class Link:
     def unshift(self, ends: Ends) -> None:
         """Nor is this."""
 
+    def ask_orphans(self) -> None:
+        """There are none."""
+
     def deafen(self) -> None:
         """Nothing was heard."""
 

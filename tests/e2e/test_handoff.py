@@ -1,9 +1,12 @@
 """Real clients of a service that sleeps, over both families, in every mode of handing over."""
 
+import fcntl
 import os
 import signal
 import socket
+import struct
 import subprocess
+import termios
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 
@@ -156,16 +159,43 @@ def test_five_hundred_clients_at_once(lab6: Lab, mode: str) -> None:
         assert lab6.row("www")["summons"] == 1
 
 
-def test_a_client_whose_daemon_dies_is_told(lab6: Lab) -> None:
-    """Whoever had its connection, and whether it says anything more or not."""
+def unacknowledged(client: socket.socket) -> int:
+    """Return how many bytes of a client's nobody has acknowledged (tcp(7), SIOCOUTQ)."""
+    return int(struct.unpack("i", fcntl.ioctl(client, termios.TIOCOUTQ, bytes(4)))[0])
+
+
+def asked(lab: Lab, version: int) -> socket.socket:
+    """Return a client that has asked, and whose request is acknowledged."""
+    with lab.hosts.at(lab.hosts.client):
+        client = socket.create_connection((ADDRESSES[version], 80), 1)
+    client.settimeout(10)
+    client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+    eventually(lambda: unacknowledged(client) == 0)
+    return client
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_client_whose_daemon_dies_is_told(lab6: Lab, version: int) -> None:
+    """It waits for an answer to a request that was acknowledged: it has nothing to say."""
     with serve(lab6, "import", 'cmdline = "listen_delay_ms=5000"'):
-        with lab6.hosts.at(lab6.hosts.client):
-            client = socket.create_connection((ADDRESSES[4], 80), 1)
-            client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        client = asked(lab6, version)
+        eventually(lambda: lab6.row("www")["flows"] == 1)
         assert lab6.process is not None
         lab6.process.send_signal(signal.SIGKILL)
         lab6.process.wait()
-    with client, serve(lab6, "import"):
+    with client, serve(lab6, "import"), pytest.raises(ConnectionResetError):
+        client.recv(100)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_client_whose_guest_dies_is_told(lab6: Lab, mode: str, version: int) -> None:
+    with serve(lab6, mode):
+        assert lab6.curl(url(4)).returncode == 0
+        with lab6.hosts.at(lab6.hosts.client):
+            client = socket.create_connection((ADDRESSES[version], 80), 1)
+        eventually(lambda: lab6.row("www")["flows"] > 0)
+        os.kill(lab6.guests()[0], signal.SIGKILL)
         client.settimeout(10)
-        with pytest.raises(ConnectionResetError):
+        with client, pytest.raises(ConnectionResetError):
             client.recv(100)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from jitsu.model import Mac
 
 CLIENT, SERVER = IPv4Address("10.77.0.2"), IPv4Address("10.77.0.10")
+CLIENT6, SERVER6 = IPv6Address("fd77::2"), IPv6Address("fd77::10")
 CLIENT_MAC, SERVER_MAC = Mac(bytes.fromhex("020000000002")), Mac(bytes.fromhex("02000000000a"))
 
 bytes8 = st.integers(0, 0xFF)

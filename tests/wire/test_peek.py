@@ -1,6 +1,5 @@
 from contextlib import suppress
 from dataclasses import replace
-from ipaddress import IPv6Address
 
 import pytest
 from hypothesis import given
@@ -9,16 +8,24 @@ from hypothesis import strategies as st
 from jitsu.errors import WireError
 from jitsu.wire import arp, ethernet, icmp, icmpv6, ipv4, ipv6, ndp, tcp, udp
 from jitsu.wire.arp import Arp, Operation
-from jitsu.wire.checksum import checksum
+from jitsu.wire.checksum import checksum, pseudo_header
 from jitsu.wire.ethernet import EtherType, Frame
 from jitsu.wire.icmp import EchoReply, EchoRequest
 from jitsu.wire.ipv4 import Packet, Protocol
 from jitsu.wire.peek import Glance, Kind, glance
 from jitsu.wire.tcp import Flags, Segment
 from jitsu.wire.udp import Datagram
-from wire.strategies import CLIENT, CLIENT_MAC, SERVER, SERVER_MAC, bytes8, damaged
+from wire.strategies import (
+    CLIENT,
+    CLIENT6,
+    CLIENT_MAC,
+    SERVER,
+    SERVER6,
+    SERVER_MAC,
+    bytes8,
+    damaged,
+)
 
-CLIENT6, SERVER6 = IPv6Address("fd77::9"), IPv6Address("fd77::10")
 QUESTION = Arp(Operation.REQUEST, CLIENT_MAC, CLIENT, ethernet.UNKNOWN, SERVER)
 
 
@@ -31,28 +38,47 @@ def packed(protocol: int, payload: bytes, options: bytes = b"") -> bytes:
     return framed(EtherType.IPV4, ipv4.encode(packet))
 
 
-def packed6(protocol: int, payload: bytes) -> bytes:
-    return framed(EtherType.IPV6, ipv6.encode(ipv6.Packet(CLIENT6, SERVER6, protocol, payload)))
-
-
 def segment(flags: int) -> bytes:
     return tcp.encode(Segment(40000, 80, 1, 2, Flags(flags), 3), CLIENT, SERVER)
 
 
+def packed6(protocol: int, payload: bytes, *extensions: ipv6.Extension) -> bytes:
+    packet = ipv6.Packet(CLIENT6, SERVER6, protocol, payload, extensions=extensions)
+    return framed(EtherType.IPV6, ipv6.encode(packet))
+
+
+def segment6(flags: int) -> bytes:
+    return tcp.encode(Segment(40000, 80, 1, 2, Flags(flags), 3), CLIENT6, SERVER6)
+
+
+HOPS, WHOLE_FRAGMENT = ipv6.Extension(0, bytes(14)), ipv6.Extension(44, bytes(6))
+FRAGMENTS = [ipv6.Extension(44, bytes.fromhex(text + "00000007")) for text in ("0001", "0008")]
+DATAGRAM6 = udp.encode(Datagram(40000, 53, b"query"), CLIENT6, SERVER6)
+PING6 = icmpv6.encode(EchoRequest(1, 2, b"ping"), CLIENT6, SERVER6)
+PONG6 = icmpv6.encode(EchoReply(1, 2, b"ping"), CLIENT6, SERVER6)
+QUESTION6 = ndp.question(SERVER6, CLIENT6, CLIENT_MAC)
+PROBE6 = ndp.question(SERVER6, ipv6.UNSPECIFIED, CLIENT_MAC)
+WHOLE6 = [
+    *(framed(EtherType.IPV6, ipv6.encode(asked)) for asked in (QUESTION6, PROBE6)),
+    framed(EtherType.IPV6, ipv6.encode(ndp.announcement(SERVER_MAC, SERVER6))),
+    packed6(Protocol.UDP, DATAGRAM6),
+    packed6(Protocol.UDP, DATAGRAM6 + b"surplus", HOPS),
+    packed6(58, PING6),
+    packed6(58, PING6, HOPS, WHOLE_FRAGMENT),
+    packed6(58, PONG6),
+    packed6(Protocol.TCP, segment6(Flags.SYN)),
+    packed6(Protocol.TCP, segment6(Flags.SYN), HOPS, WHOLE_FRAGMENT),
+    packed6(Protocol.ICMP, PING6),
+    packed6(254, b""),
+    packed6(254, b"", HOPS),
+    *(packed6(Protocol.TCP, segment6(Flags.SYN), part) for part in FRAGMENTS),
+]
 DATAGRAM = udp.encode(Datagram(40000, 53, b"query"), CLIENT, SERVER)
 PING = icmp.encode(EchoRequest(1, 2, b"ping"))
 WHOLE = [
     framed(EtherType.ARP, arp.encode(QUESTION)),
     framed(EtherType.ARP, arp.encode(arp.reply_to(QUESTION, SERVER_MAC))),
-    framed(0x9000, bytes(60)),
-    packed6(Protocol.TCP, tcp.encode(Segment(40000, 80, 1, 2, Flags.SYN, 3), CLIENT6, SERVER6)),
-    packed6(Protocol.TCP, tcp.encode(Segment(40000, 80, 1, 2, Flags.ACK, 3), CLIENT6, SERVER6)),
-    packed6(Protocol.UDP, udp.encode(Datagram(40000, 53, b"query"), CLIENT6, SERVER6)),
-    packed6(58, icmpv6.encode(EchoRequest(1, 2, b"ping"), CLIENT6, SERVER6)),
-    packed6(58, icmpv6.encode(EchoReply(1, 2, b"ping"), CLIENT6, SERVER6)),
-    packed6(254, b""),
-    framed(EtherType.IPV6, ipv6.encode(ndp.question(SERVER6, CLIENT6, CLIENT_MAC))),
-    framed(EtherType.IPV6, ipv6.encode(ndp.announcement(SERVER_MAC, SERVER6))),
+    framed(EtherType.STORE_LINK, bytes(60)),
     packed(Protocol.UDP, DATAGRAM),
     packed(Protocol.UDP, DATAGRAM + b"surplus"),
     packed(Protocol.ICMP, PING),
@@ -60,16 +86,32 @@ WHOLE = [
     packed(Protocol.TCP, segment(Flags.SYN)),
     packed(Protocol.TCP, segment(Flags.SYN), options=bytes(40)),
     packed(254, b""),
+    *WHOLE6,
 ]
 
 
 def mended(frame: bytes) -> bytes:
-    """Put the right checksum into an IPv4 header, so that what else is wrong with it shows."""
+    """Put right the checksum of an IPv4 header or an ICMPv6 message: what else is wrong shows."""
+    if frame[12:14] == b"\x86\xdd":
+        return mended6(frame)
     header = slice(14, 14 + (frame[14] & 15) * 4) if len(frame) >= 34 else slice(0)
     if frame[12:14] != b"\x08\x00" or not 34 <= header.stop <= len(frame):
         return frame
     data = frame[:24] + bytes(2) + frame[26:]
     return data[:24] + checksum(data[header]).to_bytes(2, "big") + data[26:]
+
+
+def mended6(frame: bytes) -> bytes:
+    try:
+        packet = ipv6.decode(frame[14:])
+    except WireError:
+        return frame
+    at, data = 14 + 40 + sum(len(e.content) + 2 for e in packet.extensions), packet.payload
+    if packet.protocol != ipv6.Protocol.ICMPV6 or len(data) < 4:
+        return frame
+    extra = pseudo_header(packet.source, packet.destination, 58, len(data))
+    summed = checksum(data[:2] + bytes(2) + data[4:], extra)
+    return frame[: at + 2] + summed.to_bytes(2) + frame[at + 4 :]
 
 
 def expected(frame: bytes) -> Glance:
@@ -81,35 +123,32 @@ def expected(frame: bytes) -> Glance:
         kind = Kind.ARP_REQUEST if asked.operation is Operation.REQUEST else Kind.OTHER
         ends = (asked.sender_ip.packed, asked.target_ip.packed)
         return seen._replace(kind=kind, source_ip=ends[0], destination_ip=ends[1])
-    if outer.ethertype == EtherType.IPV6:
-        return expected6(ipv6.decode(outer.payload), seen)
-    if outer.ethertype != EtherType.IPV4:
+    if outer.ethertype not in (EtherType.IPV4, EtherType.IPV6):
         return seen
-    packet = ipv4.decode(outer.payload)
+    family = ipv4 if outer.ethertype == EtherType.IPV4 else ipv6
+    packet: Packet | ipv6.Packet = family.decode(outer.payload)
     ends = (packet.source.packed, packet.destination.packed)
     seen = seen._replace(source_ip=ends[0], destination_ip=ends[1])
     return seen if packet.is_fragment else expected_inside(packet, seen)
 
 
-def expected6(packet: ipv6.Packet, seen: Glance) -> Glance:
-    ends = (packet.source, packet.destination)
-    seen = seen._replace(source_ip=ends[0].packed, destination_ip=ends[1].packed)
-    if packet.extensions:
-        return seen
-    if packet.protocol != ipv6.Protocol.ICMPV6:
-        return expected_inside(packet, seen)
-    with suppress(WireError):
+def expected_icmp(packet: Packet | ipv6.Packet, seen: Glance) -> Glance:
+    if isinstance(packet, Packet):
+        ping = isinstance(icmp.decode(packet.payload), EchoRequest)
+    elif packet.payload[:2] in (b"\x87\0", b"\x88\0"):
         asked = ndp.decode(packet)
         if isinstance(asked, ndp.Solicitation):
             return seen._replace(kind=Kind.ND_SOLICITATION, destination_ip=asked.target.packed)
-    if packet.payload[:2] == b"\x87\x00":
-        raise WireError("a solicitation that is not believed: whatever is seen is right")
-    ping = isinstance(icmpv6.decode(packet.payload, *ends), EchoRequest)
+        return seen
+    else:
+        message = icmpv6.decode(packet.payload, packet.source, packet.destination)
+        ping = isinstance(message, EchoRequest)
     return seen._replace(kind=Kind.ICMP_ECHO_REQUEST if ping else Kind.OTHER)
 
 
 def expected_inside(packet: Packet | ipv6.Packet, seen: Glance) -> Glance:
     ends = (packet.source, packet.destination)
+    own = Protocol.ICMP if isinstance(packet, Packet) else ipv6.Protocol.ICMPV6
     match packet.protocol:
         case Protocol.TCP:
             part = tcp.decode(packet.payload, *ends, verify=False)
@@ -120,9 +159,8 @@ def expected_inside(packet: Packet | ipv6.Packet, seen: Glance) -> Glance:
         case Protocol.UDP:
             datagram = udp.decode(packet.payload, *ends, verify=False)
             return Glance(Kind.UDP, *seen[1:5], datagram.source_port, datagram.destination_port, 0)
-        case Protocol.ICMP if isinstance(packet, Packet):
-            ping = isinstance(icmp.decode(packet.payload), EchoRequest)
-            return seen._replace(kind=Kind.ICMP_ECHO_REQUEST if ping else Kind.OTHER)
+        case protocol if protocol == own:
+            return expected_icmp(packet, seen)
         case _:
             return seen
 
@@ -157,6 +195,47 @@ def test_which_segment_is_a_syn(flags: int) -> None:
     assert seen.flags == flags
 
 
+@given(bytes8)
+def test_which_segment_over_ipv6_is_a_syn(flags: int) -> None:
+    seen = glance(packed6(Protocol.TCP, segment6(flags)))
+    four = glance(packed(Protocol.TCP, segment(flags)))
+    assert four is not None
+    assert seen == four._replace(source_ip=CLIENT6.packed, destination_ip=SERVER6.packed)
+
+
+def test_who_has_an_ipv6_address() -> None:
+    """The target is told, not the group in which it is asked for."""
+    ends = (CLIENT_MAC, SERVER_MAC)
+    assert glance(WHOLE6[0]) == Glance(Kind.ND_SOLICITATION, *ends, CLIENT6.packed, SERVER6.packed)
+    assert glance(WHOLE6[1]) == Glance(Kind.ND_SOLICITATION, *ends, bytes(16), SERVER6.packed)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "payload", "kind"),
+    [
+        (58, PING6, Kind.ICMP_ECHO_REQUEST),
+        (58, PONG6, Kind.OTHER),
+        (58, b"\x80\1" + PING6[2:], Kind.OTHER),
+        (58, PING, Kind.OTHER),
+        (Protocol.ICMP, PING, Kind.OTHER),
+        (Protocol.ICMP, PING6, Kind.OTHER),
+        (Protocol.UDP, DATAGRAM6, Kind.UDP),
+        (254, b"", Kind.OTHER),
+    ],
+)
+@pytest.mark.parametrize("extensions", [(), (HOPS,), (HOPS, WHOLE_FRAGMENT)])
+def test_kinds_over_ipv6(
+    protocol: int, payload: bytes, kind: Kind, extensions: tuple[ipv6.Extension, ...]
+) -> None:
+    seen = glance(packed6(protocol, payload, *extensions))
+    assert seen is not None
+    assert (seen.kind, seen.source_ip, seen.destination_ip) == (
+        kind,
+        CLIENT6.packed,
+        SERVER6.packed,
+    )
+
+
 def test_a_syn_in_full() -> None:
     assert glance(packed(Protocol.TCP, segment(Flags.SYN))) == Glance(
         kind=Kind.TCP_SYN,
@@ -170,7 +249,7 @@ def test_a_syn_in_full() -> None:
     )
 
 
-@pytest.mark.parametrize("frame", [frame for frame in WHOLE if frame[12:14] != b"\x90\x00"])
+@pytest.mark.parametrize("frame", [frame for frame in WHOLE if frame[12:14] != b"\x88\xb5"])
 def test_cut_frames_are_malformed(frame: bytes) -> None:
     for length in range(len(frame)):
         assert glance(frame[:length]) is None
@@ -191,6 +270,36 @@ def test_cut_frames_are_malformed(frame: bytes) -> None:
 def test_lengths_inside_the_packet(protocol: Protocol, payload: bytes) -> None:
     """Padding after the packet does not make up for what it lacks."""
     assert glance(packed(protocol, payload) + bytes(60)) is None
+
+
+@pytest.mark.parametrize(
+    ("protocol", "payload"),
+    [
+        (Protocol.TCP, segment6(Flags.SYN)[:19]),
+        (Protocol.UDP, DATAGRAM6[:-1]),
+        (58, PING6[:7]),
+        (58, QUESTION6.payload[:23]),
+    ],
+)
+@pytest.mark.parametrize("extensions", [(), (HOPS, WHOLE_FRAGMENT)])
+def test_lengths_inside_an_ipv6_packet(
+    protocol: int, payload: bytes, extensions: tuple[ipv6.Extension, ...]
+) -> None:
+    assert glance(packed6(protocol, payload, *extensions) + bytes(60)) is None
+
+
+@pytest.mark.parametrize("part", FRAGMENTS)
+def test_ipv6_fragments_are_other(part: ipv6.Extension) -> None:
+    seen = glance(packed6(Protocol.TCP, segment6(Flags.SYN), HOPS, part))
+    assert seen == Glance(Kind.OTHER, CLIENT_MAC, SERVER_MAC, CLIENT6.packed, SERVER6.packed)
+
+
+@pytest.mark.parametrize(("at", "value"), [(14, 0x40), (18, 0xFF), (20, 43)])
+def test_headers_of_an_ipv6_packet(at: int, value: int) -> None:
+    """Version, length, and a kind of header that then is not there."""
+    frame = bytearray(packed6(Protocol.TCP, segment6(Flags.SYN)))
+    frame[at] = value
+    assert glance(bytes(frame)) is None
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,20 @@ from jitsu.errors import WireError
 from jitsu.wire import udp
 from jitsu.wire.checksum import checksum, pseudo_header
 from jitsu.wire.udp import Datagram
-from wire.strategies import CLIENT, SERVER, damaged, either_addresses, payloads, words16
+from wire.strategies import (
+    CLIENT,
+    CLIENT6,
+    SERVER,
+    SERVER6,
+    damaged,
+    either_addresses,
+    payloads,
+    words16,
+)
 
 Addresses = tuple[IPv4Address, IPv4Address] | tuple[IPv6Address, IPv6Address]
 datagrams = st.builds(Datagram, words16, words16, payloads)
 QUERY = Datagram(40000, 53, b"query")
-CLIENT6, SERVER6 = IPv6Address("fd00::2"), IPv6Address("fd00::a")
 
 
 @given(datagrams, either_addresses, st.binary(max_size=8))

@@ -291,7 +291,9 @@ class Synjitsu:
                 sleeper.heard, sleeper.linked = False, True
                 sleeper.handover.begin(epoch)
                 self._readiness.begin(sleeper)
-                return [*aborted, *self._kept_for(sleeper)]
+                # What one that died has left is no business of the next.
+                strays = self._sift(sleeper, now) if before is State.BOOTING else []
+                return [*aborted, *self._kept_for(sleeper), *strays]
             case State.AWAKE if before is State.BOOTING and sleeper.heard:
                 return self._replay_to_guest(sleeper)
             case State.FAILED:

@@ -5,9 +5,9 @@ The data plane counts, so that frames of awake services never enter Python:
 - set `busy`: the MAC addresses of services that had unicast IP traffic, each with the time that
   is left of `BUSY_TIMEOUT` since the last packet;
 - sets `openNv4` and `openNv6` for service N: TCP connections that its guest has accepted. A SYN-ACK
-  puts one in for a minute (a client that never completes the handshake holds nothing), each segment of the
-  client keeps it for `OPEN_TIMEOUT`, the guest's FIN or either side's RST takes it out. All go
-  when the guest does.
+  puts one in for a minute (a client that never completes the handshake holds nothing), each segment
+  of the client keeps it for `OPEN_TIMEOUT`, the guest's FIN or either side's RST takes it out. What
+  is there when the guest ends, or a daemon finds another's tables, are orphans (`host.orphans`).
 
 And it filters. A guest sends only from its own MAC and addresses, and speaks only for those: no
 router advertisement or redirect, no neighbour advertisement for another, no answer of a DHCP
@@ -24,12 +24,13 @@ import ctypes
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
 from jitsu.core.readiness import OWN_MAC
 from jitsu.core.segment import Ends
 from jitsu.errors import HostError
+from jitsu.host.orphans import Orphan
 from jitsu.model import Service
 from jitsu.wire.ipv6 import link_local
 
@@ -79,6 +80,8 @@ class Firewall:
         longest = max((s.idle_after for _, s in self._services), default=0.0)
         self._busy_timeout = max(BUSY_TIMEOUT_MIN, int(longest) + 60)
         self._nft = _Nftables()
+        self.orphans = self._left()
+        """Connections that were open when an earlier daemon was killed."""
         self._install()
 
     def close(self) -> None:
@@ -102,12 +105,16 @@ class Firewall:
             self._reinstall()
             return {service.name: Usage(0.0, 0) for service in asked}
 
-    def forget(self, service: Service) -> None:
-        """Forget the connections of a guest that is no more. Raises HostError."""
+    def forget(self, service: Service) -> list[Orphan]:
+        """Forget the connections of a guest that is no more; return them. Raises HostError."""
+        orphans: list[Orphan] = []
         try:
+            for name in self._open(service).values():
+                orphans += self._orphans(self._nft.run(f"list set {name}"))
             self._nft.run("".join(f"flush set {name}\n" for name in self._open(service).values()))
         except _GoneError:
             self._reinstall()
+        return orphans
 
     def track(self, service: Service, opened: Sequence[Ends], ended: Sequence[Ends]) -> None:
         """Put connections into the set of the open ones, or take them out. Raises HostError."""
@@ -122,6 +129,25 @@ class Firewall:
             self._nft.run(commands)
         except _GoneError:
             self._reinstall()
+
+    def _left(self) -> list[Orphan]:
+        try:
+            return self._orphans(self._nft.run(f"list table bridge {self._table}"))
+        except _GoneError:
+            return []
+
+    def _orphans(self, listed: str) -> list[Orphan]:
+        """Return the elements of all sets whose comment says whose open connections they are."""
+        found = []
+        for item in json.loads(listed)["nftables"]:
+            listed_set = item.get("set", {})
+            if not listed_set.get("comment"):
+                continue
+            local = ip_address(listed_set["comment"])
+            for element in listed_set.get("elem", []):
+                peer, port, peer_port = element["elem"]["val"]["concat"]
+                found.append(Orphan(local, int(port), ip_address(peer), int(peer_port)))
+        return found
 
     def _open(self, service: Service) -> dict[int, str]:
         """Return by version of IP the sets of a service's open connections."""
@@ -196,6 +222,8 @@ def _each(number: int, service: Service) -> str:
         honest=f"icmpv6 type nd-neighbor-advert @th,64,128 != {{ {targets} }} drop"
         if targets
         else "",
+        address=service.address,
+        address6=service.address6 or "",
         open_max=OPEN_FLOWS_MAX,
         open_timeout=OPEN_TIMEOUT,
     )
@@ -263,10 +291,12 @@ _EACH = """
   set open{n}v4 {{
     typeof ip daddr . tcp sport . tcp dport
     flags dynamic,timeout; size {open_max}; timeout {open_timeout};
+    comment "{address}";
   }}
   set open{n}v6 {{
     typeof ip6 daddr . tcp sport . tcp dport
     flags dynamic,timeout; size {open_max}; timeout {open_timeout};
+    comment "{address6}";
   }}
   chain from{n} {{
     {honest}

@@ -20,7 +20,7 @@ from jitsu.core.readiness import OWN_MAC
 from jitsu.core.segment import Ends
 from jitsu.core.summon import Traffic
 from jitsu.errors import HostError
-from jitsu.host import netlink
+from jitsu.host import netlink, orphans
 from jitsu.host.bridge import Bridge, port_settings
 from jitsu.host.firewall import Firewall
 from jitsu.host.network import FrameHandler, GuestLink
@@ -61,6 +61,7 @@ class KernelLink:
         self._socket: socket.socket | None = None
         self._on_frame: FrameHandler | None = None
         self._splicer: Splicer | None = None
+        self._orphans: list[orphans.Orphan] = []
 
     def __repr__(self) -> str:
         """Return the interface's name."""
@@ -135,7 +136,12 @@ class KernelLink:
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(self._network.closers, os.close, fd)
         if self.service is not None:
-            await self._network.forget(self.service)
+            self._orphans = await self._network.forget(self.service)
+
+    def ask_orphans(self) -> None:
+        """Ask them by the host's routes."""
+        orphans.ask(self._orphans)
+        self._orphans = []
 
     def _readable(self) -> None:
         for _ in range(_BATCH):
@@ -184,6 +190,7 @@ class KernelNetwork:
         When somebody has removed the port, `on_loss` is called, once.
         """
         asyncio.get_running_loop().add_reader(self._port, self._readable, on_frame, on_loss)
+        orphans.ask(self._firewall.orphans)
         self.prepare()
 
     def deafen(self) -> None:
@@ -271,10 +278,10 @@ class KernelNetwork:
         track = self._firewall.track
         await loop.run_in_executor(self._nftables, track, service, opened, ended)
 
-    async def forget(self, service: Service) -> None:
-        """Have nftables forget what a guest that is no more had open."""
+    async def forget(self, service: Service) -> list[orphans.Orphan]:
+        """Have nftables forget what a guest that is no more had open; return it."""
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._nftables, self._firewall.forget, service)
+        return await loop.run_in_executor(self._nftables, self._firewall.forget, service)
 
     async def request(self, message: bytes) -> None:
         """Have the kernel do `message`, on the netlink thread."""

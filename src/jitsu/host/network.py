@@ -66,6 +66,12 @@ class GuestLink(Protocol):
     async def close(self) -> None:
         """Give back all that the host holds of it; the interface goes when the guest has."""
 
+    def ask_orphans(self) -> None:
+        """After `close`, when Synjitsu owns the address: ask the clients that the guest had.
+
+        Their answers come to Synjitsu, who tells them that it is over.
+        """
+
 
 class Network(Protocol):
     """A bridge with Synjitsu's port."""

@@ -89,6 +89,9 @@ class SimulatedLink:
         self.unplug()
         await self._network.notice()
 
+    def ask_orphans(self) -> None:
+        """Clients here give up by themselves."""
+
     def unplug(self) -> None:
         """The guest has died: its port is gone at once."""
         self._network.links.discard(self)

@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from jitsu.model import Mac, Service
-from jitsu.wire import arp, ethernet, icmp, ipv4, tcp, udp
+from jitsu.wire import arp, ethernet, icmp, ipv4, ipv6, tcp, udp
 from jitsu.wire.ethernet import BROADCAST, EtherType
 from jitsu.wire.tcb import Tcb, TcbState
 from jitsu.wire.tcp import Flags
@@ -15,19 +15,28 @@ PORT = 80
 SYN_RETRIES = (1.0, 2.0, 4.0)
 """Seconds between SYNs, as Linux waits; then the client gives up."""
 Transmit = Callable[[bytes], None]
+Address = IPv4Address | IPv6Address
+Station = tuple[Mac, Address]
 
 
-def frame(
-    source: tuple[Mac, IPv4Address], to: tuple[Mac, IPv4Address], protocol: int, payload: bytes
-) -> bytes:
+def frame(source: Station, to: Station, protocol: int, payload: bytes) -> bytes:
     """Return the frame that carries `payload` of `protocol` from one station to another."""
+    if isinstance(source[1], IPv6Address):
+        assert isinstance(to[1], IPv6Address), "both are of one family"
+        return framed6(source[0], to[0], ipv6.Packet(source[1], to[1], protocol, payload))
+    assert isinstance(to[1], IPv4Address), "both are of one family"
     packet = ipv4.Packet(source[1], to[1], protocol, payload)
     return ethernet.encode(ethernet.Frame(to[0], source[0], EtherType.IPV4, ipv4.encode(packet)))
 
 
-def segment(
-    source: tuple[Mac, IPv4Address], to: tuple[Mac, IPv4Address], content: tcp.Segment
-) -> bytes:
+def framed6(source: Mac, to: Mac, packet: ipv6.Packet) -> bytes:
+    """Return the frame of an IPv6 packet, which goes to a group if the packet does."""
+    if packet.destination.is_multicast:
+        to = ipv6.multicast_mac(packet.destination)
+    return ethernet.encode(ethernet.Frame(to, source, EtherType.IPV6, ipv6.encode(packet)))
+
+
+def segment(source: Station, to: Station, content: tcp.Segment) -> bytes:
     """Return the frame of a segment."""
     return frame(source, to, ipv4.Protocol.TCP, tcp.encode(content, source[1], to[1]))
 

@@ -9,7 +9,9 @@ import struct
 from enum import Enum, auto
 from typing import NamedTuple
 
+from jitsu.errors import WireError
 from jitsu.model import Mac
+from jitsu.wire import ipv6
 
 
 class Kind(Enum):
@@ -17,24 +19,24 @@ class Kind(Enum):
 
     ARP_REQUEST = auto()
     ND_SOLICITATION = auto()
-    """Of neighbour discovery: what ARP's requests are to IPv4."""
+    """Asks the same over IPv6 (RFC 4861)."""
     TCP_SYN = auto()
     """Opens a connection: SYN without ACK, RST or FIN."""
     TCP_OTHER = auto()
     UDP = auto()
     ICMP_ECHO_REQUEST = auto()
-    """Of IPv4 or IPv6."""
+    """Of either family."""
     OTHER = auto()
-    """Well-formed as far as was looked, and none of the above: all fragments, for one, and
-    packets of IPv6 with extension headers."""
+    """Well-formed as far as was looked, and none of the above: all fragments, for one."""
 
 
 class Glance(NamedTuple):
     """What was seen.
 
-    Addresses are four or sixteen bytes in network order, those of ARP its sender's and target's, of
-    neighbour discovery the asker's and the target's; empty in an OTHER that is not IP. Ports are 0
-    but for TCP and UDP, `flags` (see `tcp.Flags`) but for TCP.
+    Addresses are in network order, four bytes or sixteen. Those of ARP are its sender's and its
+    target's; the destination of a solicitation is what it asks for, and its source is unspecified
+    where somebody asks whether that is free. They are empty in an OTHER of neither family. Ports
+    are 0 but for TCP and UDP, `flags` (see `tcp.Flags`) but for TCP.
     """
 
     kind: Kind
@@ -49,26 +51,27 @@ class Glance(NamedTuple):
 
 # Looking up a member of an enumeration costs as much as unpacking a header: once is enough.
 _ARP_REQUEST, _OTHER, _UDP, _ICMP = Kind.ARP_REQUEST, Kind.OTHER, Kind.UDP, Kind.ICMP_ECHO_REQUEST
-_TCP_SYN, _TCP_OTHER, _ND = Kind.TCP_SYN, Kind.TCP_OTHER, Kind.ND_SOLICITATION
+_TCP_SYN, _TCP_OTHER, _ND_SOLICITATION = Kind.TCP_SYN, Kind.TCP_OTHER, Kind.ND_SOLICITATION
 
 _ETHERNET_BYTES, _ARP_BYTES, _IPV4_BYTES = 14, 28, 20
 _TCP_BYTES, _UDP_BYTES, _ICMP_BYTES = 20, 8, 8
 _ETHERNET_IPV4_BYTES = _ETHERNET_BYTES + _IPV4_BYTES
-_ETHERNET_IPV6_BYTES = _ETHERNET_BYTES + 40
-_SOLICITATION_BYTES = 24
+_ETHERNET_IPV6_BYTES, _ND_BYTES = _ETHERNET_BYTES + 40, 24
 _IPV4_TYPE, _ARP_TYPE, _IPV6_TYPE = 0x0800, 0x0806, 0x86DD
 _TCP_PROTOCOL, _UDP_PROTOCOL, _ICMP_PROTOCOL, _ICMPV6_PROTOCOL = 6, 17, 1, 58
+_HEADERLESS = frozenset((_TCP_PROTOCOL, _UDP_PROTOCOL, _ICMPV6_PROTOCOL))
+"""What is mostly the first thing in an IPv6 packet, and no extension header."""
 _FRAGMENT = 0x3FFF
 """More fragments, or an offset."""
 _SYN, _SYN_ACK_RST_FIN = 0x02, 0x17
 _ARP_REQUEST_HEAD = bytes.fromhex("0001 0800 06 04 0001")
-_ECHO_REQUEST_HEAD, _ECHO_REQUEST6_HEAD = b"\x08\x00", b"\x80\x00"
-_SOLICITATION_HEAD = b"\x87\x00"
+_ECHO_REQUEST_HEAD = b"\x08\x00"
+_ECHO_REQUEST_HEAD6, _ND_SOLICITATION_HEAD = b"\x80\x00", b"\x87\x00"
 
 _unpack_ethernet = struct.Struct("!6s6sH").unpack_from
 _unpack_arp = struct.Struct("!8s6x4s6x4s").unpack_from
 _unpack_ethernet_ipv4 = struct.Struct("!6s6sH BxH2xHxB2x4s4s").unpack_from
-_unpack_ipv6 = struct.Struct("!B3xHBx16s16s").unpack_from
+_unpack_ethernet_ipv6 = struct.Struct("!6s6s2x B3xHBx16s16s").unpack_from
 _unpack_tcp = struct.Struct("!HH8xBB").unpack_from
 _unpack_udp = struct.Struct("!HHH").unpack_from
 
@@ -138,41 +141,56 @@ def _not_ipv4(frame: bytes | memoryview) -> Glance | None:
     if len(frame) < _ETHERNET_BYTES:
         return None
     destination, source, ethertype = _unpack_ethernet(frame)
+    if ethertype == _IPV6_TYPE:
+        return _ipv6(frame)
     if ethertype == _ARP_TYPE and len(frame) >= _ETHERNET_BYTES + _ARP_BYTES:
         head, sender, target = _unpack_arp(frame, _ETHERNET_BYTES)
         kind = _ARP_REQUEST if head == _ARP_REQUEST_HEAD else _OTHER
         return Glance(kind, source, destination, sender, target)
-    if ethertype == _IPV6_TYPE:
-        return _ipv6(frame, source, destination)
     if ethertype in (_IPV4_TYPE, _ARP_TYPE):
         return None
     return Glance(_OTHER, source, destination)
 
 
-def _ipv6(frame: bytes | memoryview, source: Mac, destination: Mac) -> Glance | None:
-    """Look at a packet of IPv6; one with extension headers is not looked into."""
+def _ipv6(frame: bytes | memoryview) -> Glance | None:
+    """Look at a frame that says it is IPv6."""
     if len(frame) < _ETHERNET_IPV6_BYTES:
         return None
-    first, length, protocol, source_ip, destination_ip = _unpack_ipv6(frame, _ETHERNET_BYTES)
+    destination, source, first, length, protocol, source_ip, target_ip = _unpack_ethernet_ipv6(
+        frame
+    )
     at, end = _ETHERNET_IPV6_BYTES, _ETHERNET_IPV6_BYTES + length
     if first >> 4 != 6 or end > len(frame):
         return None
-    if protocol == _TCP_PROTOCOL:
-        seen = _tcp(frame, at, end)
-    elif protocol == _UDP_PROTOCOL:
-        seen = _not_tcp(frame, at, end, protocol)
-    elif protocol == _ICMPV6_PROTOCOL:
-        head = frame[at : at + 2]
-        if end - at < _ICMP_BYTES:
+    if protocol not in _HEADERLESS:
+        try:
+            extensions, protocol, payload = ipv6.split(protocol, frame[at:end])
+        except WireError:
             return None
-        if head == _SOLICITATION_HEAD and end - at >= _SOLICITATION_BYTES:
-            target = bytes(frame[at + 8 : at + _SOLICITATION_BYTES])
-            return Glance(_ND, source, destination, source_ip, target)
-        seen = (_ICMP if head == _ECHO_REQUEST6_HEAD else _OTHER), 0, 0, 0
-    else:
-        seen = _OTHER, 0, 0, 0
+        if extensions and extensions[-1].is_fragment:
+            return Glance(_OTHER, source, destination, source_ip, target_ip)
+        at = end - len(payload)
+    if protocol == _ICMPV6_PROTOCOL:
+        kind = _icmpv6(frame, at, end)
+        if kind is _ND_SOLICITATION:
+            target_ip = bytes(frame[at + 8 : at + _ND_BYTES])
+        return Glance(kind, source, destination, source_ip, target_ip) if kind else None
+    if protocol not in _HEADERLESS:
+        return Glance(_OTHER, source, destination, source_ip, target_ip)
+    seen = _tcp(frame, at, end) if protocol == _TCP_PROTOCOL else _not_tcp(frame, at, end, protocol)
     if seen is None:
         return None
     kind, source_port, destination_port, flags = seen
-    ports = source_port, destination_port
-    return Glance(kind, source, destination, source_ip, destination_ip, *ports, flags)
+    return Glance(
+        kind, source, destination, source_ip, target_ip, source_port, destination_port, flags
+    )
+
+
+def _icmpv6(frame: bytes | memoryview, at: int, end: int) -> Kind | None:
+    """Return what the ICMPv6 message from `at` to `end` is."""
+    head = frame[at : at + 2]
+    if head == _ND_SOLICITATION_HEAD:
+        return _ND_SOLICITATION if end - at >= _ND_BYTES else None
+    if end - at < _ICMP_BYTES:
+        return None
+    return _ICMP if head == _ECHO_REQUEST_HEAD6 else _OTHER
