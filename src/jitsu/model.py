@@ -145,7 +145,10 @@ class DirectoryConfig:
 
 @dataclass(frozen=True, slots=True)
 class NetworkConfig:
-    """The `[network]` section; `gateway` is the host's own address on the bridge."""
+    """The `[network]` section; `gateway` is the host's own address on the bridge.
+
+    With a `subnet6` it has `gateway6` there as well.
+    """
 
     bridge: str
     subnet: IPv4Network
@@ -153,6 +156,7 @@ class NetworkConfig:
     gateway: IPv4Address
     probe: IPv4Address
     uplink: str = ""
+    gateway6: IPv6Address | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from qemu.qmp import QMPClient, QMPError
 from jitsu.backends.base import Exit, Watch
 from jitsu.config.image import ImageKind, image_kind
 from jitsu.errors import BootError, HostError
-from jitsu.host.guests import address
+from jitsu.host.guests import address, address6
 from jitsu.host.network import GuestLink, Network
 from jitsu.host.process import Child, Console, Leftovers, spawn
 from jitsu.model import Epoch, NetworkConfig, Service, StopMode
@@ -79,10 +79,14 @@ def cmdline(service: Service, network: NetworkConfig, kind: ImageKind) -> str:
     """Return the guest's command line: its address as Linux's nfsroot.rst has it, then its own.
 
     Unikernels are told that the store may be reached by the link; Linux would hand the word on to
-    its first process.
+    its first process. So it does with the IPv6 address, which its own option knows nothing of: the
+    first process finds `ip6` in its environment.
     """
-    store = "store " if kind is ImageKind.PVH else ""
-    return f"ip={address(service, network)} {store}{service.cmdline}".rstrip()
+    ip6 = address6(service, network)
+    words = [f"ip={address(service, network)}"]
+    words += [f"ip6={ip6}"] if ip6 else []
+    words += ["store"] if kind is ImageKind.PVH else []
+    return " ".join([*words, service.cmdline]).rstrip()
 
 
 def find(accel: str = "tcg") -> Qemu:

@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 from collections.abc import Hashable, Mapping
-from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 from jitsu.config.image import ImageError, ImageKind, image_kind
@@ -46,7 +46,7 @@ class Sense:
         self._folder = folder
         self._leases = leases
         addresses = (endpoint.address for endpoint in shape.directory.listen or [])
-        self._listen = [a for a in addresses if isinstance(a, IPv4Address)]
+        self._listen = list(addresses)
 
     def config(self) -> Config:
         """Return the configuration; it may only be used when `mistakes` is empty."""
@@ -56,7 +56,7 @@ class Sense:
         services = tuple(
             self._service(i, service, addresses[i]) for i, service in enumerate(self._shape.service)
         )
-        self._unique(services, {network.gateway, *self._listen})
+        self._unique(services, {network.gateway, network.gateway6, *self._listen})
         host = self._host()
         for i, service in enumerate(services):
             if service.memory > host.memory:
@@ -69,7 +69,7 @@ class Sense:
     def _network(self) -> NetworkConfig:
         shape = self._shape.network
         subnet = shape.subnet
-        inside = [a for a in self._listen if a in subnet]
+        inside = [a for a in self._listen if isinstance(a, IPv4Address) and a in subnet]
         for address in inside:
             if address in (subnet[0], subnet[-1]):
                 what = f"{address} is no host address of subnet {subnet}; choose one within it"
@@ -85,7 +85,18 @@ class Sense:
             probe = gateway
         if shape.uplink == shape.bridge:
             self._blame(("network", "uplink"), "uplink: is the bridge itself; name another one")
-        return NetworkConfig(shape.bridge, subnet, shape.subnet6, gateway, probe, shape.uplink)
+        gateway6 = self._gateway6(shape.subnet6) if shape.subnet6 else None
+        return NetworkConfig(
+            shape.bridge, subnet, shape.subnet6, gateway, probe, shape.uplink, gateway6
+        )
+
+    def _gateway6(self, subnet: IPv6Network) -> IPv6Address:
+        """Return the host's own address: the first within the subnet at which it serves DNS."""
+        inside = [a for a in self._listen if isinstance(a, IPv6Address) and a in subnet]
+        if subnet[0] in inside:
+            what = f"{subnet[0]} is no host address of subnet6 {subnet}; choose one within it"
+            self._blame(("directory", "listen"), f"listen: {what}")
+        return inside[0] if inside else subnet[1]
 
     def _host(self) -> HostConfig:
         host = self._shape.host
@@ -97,7 +108,8 @@ class Sense:
 
     def _directory(self, network: NetworkConfig) -> DirectoryConfig:
         shape = self._shape.directory
-        listen = shape.listen or [Endpoint(network.gateway, 53)]
+        own = (network.gateway, network.gateway6)
+        listen = shape.listen or [Endpoint(address, 53) for address in own if address]
         for endpoint in listen:
             if endpoint.address.is_unspecified:
                 what = "a wildcard cannot say which address answers; name each address"
@@ -116,7 +128,8 @@ class Sense:
     def _addresses(self, network: NetworkConfig) -> list[IPv4Address]:
         """Allot an address to each service that names none, its earlier one where it is free."""
         given = [s.address for s in self._shape.service]
-        taken = {network.gateway, network.probe, *self._listen, *(a for a in given if a)}
+        listen = (a for a in self._listen if isinstance(a, IPv4Address))
+        taken = {network.gateway, network.probe, *listen, *(a for a in given if a)}
         kept = self._kept(network.subnet, taken)
         taken |= set(kept.values())
         allotted: list[IPv4Address] = []
@@ -156,10 +169,8 @@ class Sense:
                 ("service", i, "address"),
                 f"address: {given} is no host address of subnet {subnet}; choose one within it",
             )
-        if shape.address6 and (network.subnet6 is None or shape.address6 not in network.subnet6):
-            what = f"{shape.address6} is not within [network] subnet6"
-            hint = "choose one within it" if network.subnet6 else "none is given; give one"
-            self._blame(("service", i, "address6"), f"address6: {what}; {hint}")
+        if shape.address6:
+            self._address6(i, shape.address6, network.subnet6)
         self._supported(i, shape)
         return Service(
             name=Name(shape.name),
@@ -178,6 +189,17 @@ class Sense:
             boot_timeout=shape.boot_timeout,
             stop=shape.stop,
         )
+
+    def _address6(self, i: int, given: IPv6Address, subnet: IPv6Network | None) -> None:
+        """Blame an address that is not within the subnet, or is that of its routers (RFC 4291)."""
+        if subnet is None or given not in subnet:
+            what = f"{given} is not within [network] subnet6"
+            hint = "choose one within it" if subnet else "none is given; give one"
+        elif given == subnet[0]:
+            what, hint = f"{given} is no host address of subnet6 {subnet}", "choose one within it"
+        else:
+            return
+        self._blame(("service", i, "address6"), f"address6: {what}; {hint}")
 
     def _supported(self, i: int, shape: ServiceShape) -> None:
         def only(key: str, value: object, choices: tuple[object, ...]) -> None:
@@ -229,7 +251,9 @@ class Sense:
         self._blame(("service", i, "ready"), what)
         return ReadyOnFrame()
 
-    def _unique(self, services: tuple[Service, ...], host: set[IPv4Address]) -> None:
+    def _unique(
+        self, services: tuple[Service, ...], host: set[IPv4Address | IPv6Address | None]
+    ) -> None:
         """Blame each name, DNS name and address that the host or an earlier service has."""
         seen: dict[tuple[str, Hashable], int] = {}
         for i, service in enumerate(services):
@@ -244,9 +268,10 @@ class Sense:
                     continue
                 location = ("service", i, "name" if key == "mac" else key)
                 self._blame(location, _clash(key, value, services[owner].name))
-            if given in host:
-                what = f"address: {given} is the host's own; choose another"
-                self._blame(("service", i, "address"), what)
+            for key, address in (("address", given), ("address6", service.address6)):
+                if address and address in host:
+                    what = f"{key}: {address} is the host's own; choose another"
+                    self._blame(("service", i, key), what)
 
 
 def _clash(key: str, value: Hashable, other: Name) -> str:

@@ -3,6 +3,7 @@
     /local/domain/<domid>/name      the service                         for the guest to read
     /local/domain/<domid>/domid     its own number
     /local/domain/<domid>/ip        its address, in the form of the option `ip=`
+    /local/domain/<domid>/ip6       its IPv6 address and the length of its prefix, if it has one
     /local/domain/<domid>/data      the guest's own: what it wants to tell
     /conduit/<service>              the domid under which the service runs now
 
@@ -64,6 +65,8 @@ class Guests:
         _write(space, home + b"/name", service.name.encode())
         _write(space, home + b"/domid", b"%d" % domid)
         _write(space, home + b"/ip", address(service, self._network).encode())
+        if ip6 := address6(service, self._network):
+            _write(space, home + b"/ip6", ip6.encode())
         _write(space, _conduit(service), b"%d" % domid)
 
     def _forget(self, domid: int, conduit: bytes) -> None:
@@ -92,6 +95,13 @@ def _write(space: Space, path: bytes, value: bytes) -> None:
 def address(service: Service, network: NetworkConfig) -> str:
     """Return a guest's address as Linux's nfsroot.rst has it."""
     return f"{service.address}::{network.gateway}:{network.subnet.netmask}:{service.name}::off"
+
+
+def address6(service: Service, network: NetworkConfig) -> str:
+    """Return a guest's IPv6 address and the length of its prefix; empty if it has none."""
+    if service.address6 is None or network.subnet6 is None:
+        return ""
+    return f"{service.address6}/{network.subnet6.prefixlen}"
 
 
 class Presence:
