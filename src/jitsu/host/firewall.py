@@ -3,8 +3,10 @@
 The data plane counts, so that frames of awake services never enter Python:
 
 - set `busy`: the MAC addresses of services that had unicast IP traffic, each with the time that
-  is left of `BUSY_TIMEOUT` since the last packet;
-- a set `openN` for service N: TCP connections that its guest has accepted. A SYN-ACK puts one in
+  is left of `BUSY_TIMEOUT` since the last packet. Who asks where a service is, or is told, does not
+  use it, be it by ARP or by neighbour discovery;
+- a set `openN` for service N: TCP connections that its guest has accepted, and `openNv6` with those
+  over IPv6, where its guest has that. A SYN-ACK puts one in
   for a minute (a client that never completes the handshake holds nothing), each segment of the
   client keeps it for `OPEN_TIMEOUT`, the guest's FIN or either side's RST takes it out. All go
   when the guest does.
@@ -29,14 +31,15 @@ from typing import Any
 
 from jitsu.core.synjitsu import OWN_MAC
 from jitsu.errors import HostError
-from jitsu.model import Mac, Service
+from jitsu.model import Service
+from jitsu.wire.ipv6 import link_local
 
 BUSY_TIMEOUT_MIN = 3600
 """Seconds that the last traffic of a service is remembered, at least."""
 OPEN_TIMEOUT = "5d"
 """As Linux's conntrack: a connection this long without a segment is forgotten."""
 OPEN_FLOWS_MAX = 4096
-"""Connections known of one service: what it takes 50 ms to list. A full set is a service in use,
+"""Connections in one set: what it takes 50 ms to list. A full set is a service in use,
 so what does not fit keeps its guest too, until there is room."""
 _JSON = 1 << 4  # NFT_CTX_OUTPUT_JSON
 _MISSING = "No such file or directory"
@@ -103,12 +106,17 @@ class Firewall:
     def forget(self, service: Service) -> None:
         """Forget the connections of a guest that is no more. Raises HostError."""
         try:
-            self._nft.run(f"flush set bridge {self._table} open{self._numbers[service.name]}")
+            sets = self._open_sets(service)
+            self._nft.run("\n".join(f"flush set bridge {self._table} {name}" for name in sets))
         except _GoneError:
             self._reinstall()
 
     def _flows(self, service: Service) -> int:
-        return sum(1 for _ in self._elements(f"open{self._numbers[service.name]}"))
+        return sum(1 for name in self._open_sets(service) for _ in self._elements(name))
+
+    def _open_sets(self, service: Service) -> list[str]:
+        number = self._numbers[service.name]
+        return [name for name, _ in _open_sets(number, self._services[number][1])]
 
     def _elements(self, name: str) -> Iterable[dict[str, Any]]:
         reply = self._nft.run(f"list set bridge {self._table} {name}")
@@ -157,28 +165,35 @@ class Firewall:
         )
 
 
-def link_local(mac: Mac) -> IPv6Address:
-    """Return the link-local address that derives from a MAC address (RFC 4291 appendix A)."""
-    middle = bytes([mac[0] ^ 0x02, *mac[1:3], 0xFF, 0xFE, *mac[3:]])
-    return IPv6Address(b"\xfe\x80" + bytes(6) + middle)
-
-
 def _addresses6(service: Service) -> list[IPv6Address]:
     """Return the addresses that a guest may have, if it has any."""
     return [service.address6, link_local(service.mac)] if service.address6 else []
 
 
+def _open_sets(number: int, service: Service) -> list[tuple[str, str]]:
+    """Return the sets of a service's connections, each with the family that nftables knows."""
+    sets = [(f"open{number}", "ip")]
+    return [*sets, (f"open{number}v6", "ip6")] if service.address6 else sets
+
+
 def _each(number: int, service: Service) -> str:
     """Return the part of the rules that is for one service."""
     targets = ", ".join(f"0x{int(address):032x}" for address in _addresses6(service))
+    sets = _open_sets(number, service)
+
+    def of_each(rules: str) -> str:
+        values = {"open_max": OPEN_FLOWS_MAX, "open_timeout": OPEN_TIMEOUT}
+        return "".join(rules.format(open=name, ip=family, **values) for name, family in sets)
+
     return _EACH.format(
         n=number,
+        sets=of_each(_OPEN),
+        sent=of_each(_OPEN_SENT),
+        received=of_each(_OPEN_RECEIVED),
         # Bytes 8 to 23 of a neighbour advertisement are whom it is about (RFC 4861 section 4.4).
         honest=f"icmpv6 type nd-neighbor-advert @th,64,128 != {{ {targets} }} drop"
         if targets
         else "",
-        open_max=OPEN_FLOWS_MAX,
-        open_timeout=OPEN_TIMEOUT,
     )
 
 
@@ -204,6 +219,7 @@ table bridge {table} {{
     udp sport {{ 67, 547 }} drop
     ip daddr {probe} accept
     iifname vmap {{ {senders} }}
+    icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
     ether type {{ ip, ip6 }} ether daddr & 01:00:00:00:00:00 == 00:00:00:00:00:00 \
 update @busy {{ ether saddr }}
   }}
@@ -219,6 +235,7 @@ update @busy {{ ether saddr }}
 ether daddr != {{ {guests}, {own} }} drop
   }}
   chain to_guest {{
+    icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
     ether type {{ ip, ip6 }} ether daddr & 01:00:00:00:00:00 == 00:00:00:00:00:00 \
 update @busy {{ ether daddr }}
     oifname vmap {{ {receivers} }}
@@ -241,21 +258,30 @@ table inet {table} {{
 """
 
 _EACH = """
-  set open{n} {{
-    typeof ip daddr . tcp sport . tcp dport
-    flags dynamic,timeout; size {open_max}; timeout {open_timeout};
-  }}
+  {sets}
   chain from{n} {{
     {honest}
-    tcp flags & (syn | ack | rst) == syn | ack \
-update @open{n} {{ ip daddr . tcp sport . tcp dport timeout 60s }}
-    tcp flags & (fin | rst) != 0 delete @open{n} {{ ip daddr . tcp sport . tcp dport }}
+    {sent}
   }}
   chain to{n} {{
-    tcp flags & (syn | rst | ack) == ack ip saddr . tcp dport . tcp sport @open{n} \
-update @open{n} {{ ip saddr . tcp dport . tcp sport timeout {open_timeout} }}
-    tcp flags & rst != 0 delete @open{n} {{ ip saddr . tcp dport . tcp sport }}
+    {received}
   }}"""
+
+_OPEN = """
+  set {open} {{
+    typeof {ip} daddr . tcp sport . tcp dport
+    flags dynamic,timeout; size {open_max}; timeout {open_timeout};
+  }}"""
+
+_OPEN_SENT = """
+    tcp flags & (syn | ack | rst) == syn | ack \
+update @{open} {{ {ip} daddr . tcp sport . tcp dport timeout 60s }}
+    tcp flags & (fin | rst) != 0 delete @{open} {{ {ip} daddr . tcp sport . tcp dport }}"""
+
+_OPEN_RECEIVED = """
+    tcp flags & (syn | rst | ack) == ack {ip} saddr . tcp dport . tcp sport @{open} \
+update @{open} {{ {ip} saddr . tcp dport . tcp sport timeout {open_timeout} }}
+    tcp flags & rst != 0 delete @{open} {{ {ip} saddr . tcp dport . tcp sport }}"""
 
 
 class _GoneError(HostError):
