@@ -165,7 +165,10 @@ class DirectoryConfig:
 
 @dataclass(frozen=True, slots=True)
 class NetworkConfig:
-    """The `[network]` section; the gateways are the host's own addresses on the bridge."""
+    """The `[network]` section; `gateway` is the host's own address on the bridge.
+
+    With a `subnet6` it has `gateway6` there as well.
+    """
 
     bridge: str
     subnet: IPv4Network

@@ -1,7 +1,7 @@
 """QEMU's command line, word by word."""
 
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from jitsu.model import Epoch, Handoff, Mac, Name, NetworkConfig, Service
 
 SUBNET = IPv4Network("10.77.0.0/24")
 NETWORK = NetworkConfig("jitsu0", SUBNET, None, SUBNET[1], SUBNET[254])
+NETWORK6 = replace(NETWORK, subnet6=IPv6Network("fd77::/64"), gateway6=IPv6Address("fd77::1"))
 WWW = Service(
     name=Name("www"),
     dns=("www.jitsu.test",),
@@ -19,6 +20,7 @@ WWW = Service(
     address=SUBNET[10],
     mac=Mac(bytes.fromhex("02abcdef0123")),
 )
+WWW6 = replace(WWW, address6=IPv6Address("fd77:0:0:0::10"))
 QEMU = Qemu("/usr/bin/qemu-system-x86_64", "tcg", "nobody")
 IP = "ip=10.77.0.10::10.77.0.1:255.255.255.0:www::off"
 
@@ -95,7 +97,13 @@ def test_linux() -> None:
     ("service", "network", "said"),
     [
         (WWW, NETWORK, f"{IP} store"),
-        (replace(WWW, handoff=Handoff.IMPORT), NETWORK, f"{IP} store handoff=www/7"),
+        (WWW, NETWORK6, f"{IP} store"),
+        (WWW6, NETWORK6, f"{IP} ip6=fd77::10/64 store"),
+        (
+            replace(WWW6, cmdline="a=1"),
+            replace(NETWORK6, subnet6=IPv6Network("fd77::/120")),
+            f"{IP} ip6=fd77::10/120 store a=1",
+        ),
         (replace(WWW, cmdline=" root=/dev/ram  "), NETWORK, f"{IP} store  root=/dev/ram"),
         (
             replace(WWW, address=IPv4Address("10.1.2.3"), name=Name("a_b-c")),

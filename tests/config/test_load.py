@@ -103,9 +103,8 @@ def test_all_that_can_be_said(folder: Path) -> None:
     )
     subnet, subnet6 = IPv4Network("10.1.0.0/16"), IPv6Network("fd77::/64")
     probe = IPv4Address("10.1.255.253")
-    assert loaded.network == NetworkConfig(
-        "br0", subnet, subnet6, gateway, probe, "eth0", IPv6Address("fd77::1")
-    )
+    gateway6 = IPv6Address("fd77::1")
+    assert loaded.network == NetworkConfig("br0", subnet, subnet6, gateway, probe, "eth0", gateway6)
     assert loaded.host == HostConfig(64 << 20, "/state", "/run/here")
     assert loaded.services == (
         Service(
@@ -161,6 +160,29 @@ def test_who_may_summon_when_it_is_not_said(folder: Path) -> None:
     near = (IPv4Network("10.77.0.0/24"), IPv6Network("fd77::/64"))
     assert load(folder, text).directory.summon_from == near
     assert load(folder, "[directory]\nsummon_from = []\n" + WWW).directory.summon_from == ()
+
+
+@pytest.mark.parametrize(
+    ("listen", "gateway6"),
+    [
+        ("", "fd77::1"),
+        ("[directory]\nlisten = ['10.77.0.1:53']\n", "fd77::1"),
+        ("[directory]\nlisten = ['[fd78::9]:53']\n", "fd77::1"),
+        ("[directory]\nlisten = ['[fd77::9]:53', '[fd77::8]:53']\n", "fd77::9"),
+    ],
+)
+def test_the_host_has_an_ipv6_address_too(folder: Path, listen: str, gateway6: str) -> None:
+    """Where it serves DNS, or else the first; where nothing else is said it serves DNS there."""
+    loaded = load(folder, listen + "[network]\nsubnet6 = 'fd77::/64'\n" + WWW)
+    assert loaded.network.gateway6 == IPv6Address(gateway6)
+    if not listen:
+        own = (IPv4Address("10.77.0.1"), IPv6Address("fd77::1"))
+        assert loaded.directory.listen == tuple(Endpoint(address, 53) for address in own)
+
+
+def test_a_service_has_no_ipv6_address_unless_it_is_said(folder: Path) -> None:
+    loaded = load(folder, "[network]\nsubnet6 = 'fd77::/64'\n" + WWW)
+    assert loaded.services[0].address6 is None
 
 
 def test_an_image_beside_the_file_goes_before_one_that_jitsu_carries(folder: Path) -> None:

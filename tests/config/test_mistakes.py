@@ -173,6 +173,10 @@ SHAPE = [
         "[network]\nsubnet6 = '10.77.0.0/24'\n" + WWW,
         "2: subnet6: '10.77.0.0/24' is not an IPv6 network",
     ),
+    (
+        "[network]\nsubnet6 = 'fd77::/126'\n" + WWW,
+        "2: subnet6: 'fd77::/126' has no room for services; give an IPv6 network of /125 or more",
+    ),
     *(
         (
             f"[network]\n{key} = '{network}'\n" + WWW,
@@ -265,9 +269,9 @@ SENSE = [
         "8: address: 10.77.0.9 is already service www's; choose another",
     ),
     (
-        WWW + "address6 = 'fd77::1'\n" + MAIL + "address6 = 'fd77::0:1'\n"
+        WWW + "address6 = 'fd77::9'\n" + MAIL + "address6 = 'fd77::0:9'\n"
         "[network]\nsubnet6 = 'fd77::/64'",
-        "8: address6: fd77::1 is already service www's; choose another",
+        "8: address6: fd77::9 is already service www's; choose another",
     ),
     # Addresses that are nobody's to give.
     *(
@@ -294,6 +298,22 @@ SENSE = [
         WWW + "address6 = 'fd78::1'\n[network]\nsubnet6 = 'fd77::/64'",
         "4: address6: fd78::1 is not within [network] subnet6; choose one within it",
     ),
+    (
+        WWW + "address6 = 'fd77::'\n[network]\nsubnet6 = 'fd77::/64'",
+        "4: address6: fd77:: is no host address of subnet6 fd77::/64; choose one within it",
+    ),
+    (
+        WWW + "address6 = 'fd77::1'\n[network]\nsubnet6 = 'fd77::/64'",
+        "4: address6: fd77::1 is the host's own; choose another",
+    ),
+    *(
+        (
+            "[directory]\nlisten = ['[fd78::9]:53', '[fd77::7]:53', '[fd77::8]:53']\n"
+            f"{WWW}address6 = '{a}'\n[network]\nsubnet6 = 'fd77::/64'",
+            f"6: address6: {a} is the host's own; choose another",
+        )
+        for a in ("fd77::7", "fd77::8")
+    ),
     # The host.
     (WWW + "memory = '3GiB'", "4: memory: more than [host] memory allows"),
     (WWW + "[host]\nmemory = '8MiB'", "1: memory: more than [host] memory allows"),
@@ -310,6 +330,10 @@ SENSE = [
             f"2: listen: {a} is no host address of subnet 10.77.0.0/24; choose one within it",
         )
         for a in ("10.77.0.0", "10.77.0.255")
+    ),
+    (
+        "[directory]\nlisten = ['[fd77::]:53']\n[network]\nsubnet6 = 'fd77::/64'\n" + WWW,
+        "2: listen: fd77:: is no host address of subnet6 fd77::/64; choose one within it",
     ),
     (
         "[directory]\nlisten = ['10.77.0.1:53', '[fd77::1]:53', '10.77.0.1:53']\n" + WWW,

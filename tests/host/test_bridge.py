@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
+from socket import AF_INET6, SOCK_DGRAM, socket
 from typing import Any
 
 import pytest
@@ -18,6 +20,9 @@ from jitsu.model import mac_of
 
 pytestmark = kernel.marks()
 ALONE = replace(NETWORK, uplink="")
+NETWORK6 = replace(
+    NETWORK, subnet6=IPv6Network("fd77::/64"), gateway6=IPv6Address("fd77::1"), uplink=""
+)
 
 
 def link(name: str) -> dict[str, Any]:
@@ -27,11 +32,12 @@ def link(name: str) -> dict[str, Any]:
         return {"up": bool(found["flags"] & 1), "index": index} | dict(found["attrs"])
 
 
-def addresses(name: str) -> set[str]:
+def addresses(name: str, family: int = 2) -> set[str]:
     with IPRoute() as ipr:
         index = link(name)["index"]
-        dump = ipr.addr("dump", index=index, family=2)
-        return {f"{dict(a['attrs'])['IFA_ADDRESS']}/{a['prefixlen']}" for a in dump}
+        dump = ipr.addr("dump", index=index, family=family)
+        found = {f"{dict(a['attrs'])['IFA_ADDRESS']}/{a['prefixlen']}" for a in dump}
+        return {address for address in found if not address.startswith("fe80:")}
 
 
 @contextmanager
@@ -63,6 +69,59 @@ def test_the_host_takes_no_router_from_its_own_bridge() -> None:
         assert setting.read_text() == "0\n"
     with kernel.host(), made(BRIDGE, "bridge"), bridge(NETWORK):
         assert setting.read_text() == "1\n", "a bridge that is there is left as it was"
+
+
+def test_the_host_has_an_ipv6_address_at_once() -> None:
+    """Nobody has to wait until it is sure that nobody else has it."""
+    with kernel.host():
+        before = kernel.interfaces()
+        with bridge(NETWORK6), socket(AF_INET6, SOCK_DGRAM) as server:
+            server.bind(("fd77::1", 53))
+            assert addresses(BRIDGE, AF_INET6) == {"fd77::1/64"}
+            assert addresses(BRIDGE) == {"10.77.0.1/24"}
+        assert kernel.interfaces() == before
+
+
+@pytest.mark.parametrize("theirs", [(), ("fd78::1",), ("fd77::1",)])
+def test_an_ipv6_address_is_added_and_taken_away(theirs: tuple[str, ...]) -> None:
+    """What somebody else has given to his bridge stays, be it the same one."""
+    before = {f"{address}/64" for address in theirs}
+    with kernel.host(), made(BRIDGE, "bridge", state="up") as index:
+        with IPRoute() as ipr:
+            for address in theirs:
+                ipr.addr("add", index=index, address=address, prefixlen=64)
+        with bridge(NETWORK6):
+            assert addresses(BRIDGE, AF_INET6) == {"fd77::1/64"} | before
+        assert addresses(BRIDGE, AF_INET6) == before
+        assert addresses(BRIDGE) == set()
+
+
+def test_an_ipv6_address_of_a_killed_daemon_goes_in_the_end(tmp_path: Path) -> None:
+    record = tmp_path / "bridge"
+    with kernel.host(), made(BRIDGE, "bridge", state="up"):
+        first = bridge(NETWORK6, record)
+        first.__enter__()  # and nobody leaves it
+        with bridge(ALONE, record):
+            assert addresses(BRIDGE, AF_INET6) == set()
+        first.__exit__(None, None, None)
+
+
+def test_the_record_of_an_earlier_version(tmp_path: Path) -> None:
+    """It knew nothing of IPv6."""
+    record = tmp_path / "bridge"
+    record.write_text('{"bridge": "", "index": 0, "address": "", "uplink": "", "raised": false}')
+    with kernel.host(), bridge(NETWORK6, record):
+        assert addresses(BRIDGE, AF_INET6) == {"fd77::1/64"}
+
+
+def test_a_host_without_ipv6() -> None:
+    with kernel.host():
+        before = kernel.interfaces()
+        for conf in ("all", "default"):
+            Path(f"/proc/sys/net/ipv6/conf/{conf}/disable_ipv6").write_text("1")
+        with pytest.raises(HostError, match=r"IPv6 is disabled here; .*take \[network\] subnet6"):
+            bridge(NETWORK6).__enter__()
+        assert kernel.interfaces() == before
 
 
 def test_without_an_uplink() -> None:

@@ -1,35 +1,41 @@
 """nftables for real: who may send what on the bridge, and what is counted of it."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from socket import AF_INET, SOCK_STREAM, socket
+from socket import AF_INET, AF_INET6, SOCK_STREAM, socket
 
 import pytest
 from pyroute2 import IPRoute
 
 from host import kernel
 from host.kernel import BRIDGE, CLIENT, MAIL, NETWORK, SUBNET, WWW, Lab, Station
-from jitsu.errors import HostError
+from jitsu.errors import HostError, WireError
 from jitsu.host.firewall import OPEN_FLOWS_MAX, Firewall, Usage
 from jitsu.model import Mac, Service, mac_of
-from jitsu.testing.peer import frame, segment
-from jitsu.wire import arp, ethernet, ipv4, tcp, udp
+from jitsu.testing.peer import Station as Who
+from jitsu.testing.peer import frame, framed6, segment
+from jitsu.wire import arp, ethernet, ipv4, ipv6, ndp, tcp, udp
 from jitsu.wire.ethernet import BROADCAST, UNKNOWN, EtherType
 from jitsu.wire.ipv6 import link_local
 from jitsu.wire.tcp import Flags
 
 pytestmark = kernel.marks()
-Who = tuple[Mac, IPv4Address]
 HOST = (mac_of(f"bridge {BRIDGE}"), SUBNET[1])
 PORT = 80
+CLIENT6 = (CLIENT[0], IPv6Address("fd77::99"))
 LINK_LOCAL = link_local(WWW.mac).packed.hex()
 
 
-def who(service: Service) -> Who:
+def who(service: Service) -> tuple[Mac, IPv4Address]:
     return service.mac, service.address
+
+
+def who6(service: Service) -> tuple[Mac, IPv6Address]:
+    assert service.address6 is not None
+    return service.mac, service.address6
 
 
 def datagram(source: Who, to: Who, text: bytes = b"") -> bytes:
@@ -37,7 +43,9 @@ def datagram(source: Who, to: Who, text: bytes = b"") -> bytes:
     return frame(source, to, ipv4.Protocol.UDP, content)
 
 
-def question(sender: Who, asked: IPv4Address, ether: Mac | None = None) -> bytes:
+def question(
+    sender: tuple[Mac, IPv4Address], asked: IPv4Address, ether: Mac | None = None
+) -> bytes:
     """Return an ARP request; `ether` sends it, if it is not who it says."""
     packet = arp.encode(arp.Arp(arp.Operation.REQUEST, *sender, UNKNOWN, asked))
     sent = ethernet.Frame(BROADCAST, ether or sender[0], EtherType.ARP, packet)
@@ -113,14 +121,14 @@ class Place:
     def usage(self) -> dict[str, Usage]:
         return self.rules.usage([WWW, MAIL])
 
-    def segments(self, *sent: tuple[str, Flags]) -> None:
+    def segments(self, *sent: tuple[str, Flags], version: int = 4) -> None:
         """Send segments of one connection, each when the one before has arrived."""
+        ends: tuple[Who, Who] = (who(WWW), CLIENT) if version == 4 else (who6(WWW), CLIENT6)
         for sender, flags in sent:
             guest = sender == "www"
             ports = (PORT, 4000) if guest else (4000, PORT)
             content = tcp.Segment(*ports, seq=1, ack=1, flags=flags, window=1000)
-            source, to = (who(WWW), CLIENT) if guest else (CLIENT, who(WWW))
-            data = segment(source, to, content)
+            data = segment(*(ends if guest else (ends[1], ends[0])), content)
             assert self.passes(
                 self.www if guest else self.client, data, self.client if guest else self.www
             )
@@ -286,6 +294,42 @@ def test_a_guest_answers_the_host() -> None:
         assert browser.getpeername() == (str(WWW.address), PORT)
 
 
+def is_tcp6(data: bytes) -> bool:
+    return data[12:14] == b"\x86\xdd" and data[20] == ipv6.Protocol.TCP
+
+
+def has_ndp(data: bytes, kind: type[ndp.Message]) -> bool:
+    with suppress(WireError):
+        return isinstance(ndp.decode(ipv6.decode(ethernet.decode(data).payload)), kind)
+    return False
+
+
+def test_a_guest_answers_the_host_over_ipv6() -> None:
+    """Each finds the other, the host's connection is answered, and the guest's own is not."""
+    gateway6 = IPv6Address("fd77::1")
+    www, host = who6(WWW), (HOST[0], gateway6)
+    with place() as here, IPRoute() as ipr, socket(AF_INET6, SOCK_STREAM) as browser:
+        index = here.lab.bridge.index
+        ipr.addr("add", index=index, address=str(gateway6), prefixlen=64, flags=2)
+        browser.setblocking(False)
+        browser.connect_ex((str(www[1]), PORT))
+        here.www.until(lambda data: has_ndp(data, ndp.Solicitation))
+        told = ndp.answer(ndp.Solicitation(www[1]), gateway6, WWW.mac)
+        here.www.send(framed6(WWW.mac, HOST[0], told))
+        packet = ipv6.decode(ethernet.decode(here.www.until(is_tcp6)[-1]).payload)
+        got = tcp.decode(packet.payload, packet.source, packet.destination, verify=False)
+        here.www.send(segment(www, host, tcp.Segment(4000, PORT, 1, 0, Flags.SYN, 1000)))
+        here.www.send(framed6(WWW.mac, HOST[0], ndp.question(gateway6, www[1], WWW.mac)))
+        came = here.www.until(lambda data: has_ndp(data, ndp.Advertisement))
+        assert not any(map(is_tcp6, came))
+        answer = tcp.Segment(
+            PORT, got.source_port, 7, tcp.seq_add(got.seq, 1), Flags.SYN | Flags.ACK, 1000
+        )
+        here.www.send(segment(www, host, answer))
+        here.www.until(is_tcp6)
+        assert browser.getpeername()[:2] == (str(www[1]), PORT)
+
+
 # What is counted.
 
 
@@ -320,6 +364,21 @@ def test_use_is_counted_both_ways(sender: str, version: int, idle_after: float) 
         assert usage["mail"] == Usage(None, 0)
 
 
+def test_to_ask_where_a_service_is_is_no_use() -> None:
+    """Nor to be told: the caches of neighbours keep nobody awake."""
+    www, asked = who6(WWW), ndp.Solicitation(CLIENT6[1], WWW.mac)
+    with place() as here:
+        for sender, sent, receiver in (
+            (here.client, ndp.encode(ndp.Solicitation(www[1]), CLIENT6[1], www[1]), here.www),
+            (here.client, ndp.answer(asked, www[1], CLIENT6[0]), here.www),
+            (here.www, ndp.encode(asked, www[1], CLIENT6[1]), here.client),
+            (here.www, ndp.answer(ndp.Solicitation(www[1]), CLIENT6[1], WWW.mac), here.client),
+        ):
+            ends = (WWW.mac, CLIENT6[0]) if sender is here.www else (CLIENT6[0], WWW.mac)
+            assert here.passes(sender, framed6(*ends, sent), receiver)
+            assert here.usage()["www"].age is None
+
+
 OPEN = [
     ("client", Flags.SYN),
     ("www", Flags.SYN | Flags.ACK),
@@ -342,10 +401,33 @@ OPEN = [
         ([("client", Flags.RST), ("client", Flags.ACK), ("www", Flags.ACK)], 0),
     ],
 )
-def test_a_connection_is_open_until(more: list[tuple[str, Flags]], flows: int) -> None:
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_connection_is_open_until(
+    version: int, more: list[tuple[str, Flags]], flows: int
+) -> None:
     with place() as here:
-        here.segments(*OPEN, *more)
+        here.segments(*OPEN, *more, version=version)
         assert here.flows() == flows
+
+
+def test_connections_of_both_families_are_counted() -> None:
+    with place() as here:
+        here.segments(*OPEN)
+        here.segments(*OPEN, version=6)
+        assert here.flows() == 2
+        here.segments(("www", Flags.FIN | Flags.ACK))
+        assert here.flows() == 1
+        assert here.usage()["mail"].flows == 0
+        here.rules.forget(WWW)
+        assert here.flows() == 0
+
+
+def test_a_guest_without_an_ipv6_address_has_nothing_open_over_it() -> None:
+    with place(address6=None) as here:
+        assert here.usage() == {"www": Usage(None, 0), "mail": Usage(None, 0)}
+        listed = kernel.nft("list", "table", "bridge", f"jitsu_{BRIDGE}")
+        sets = {item["set"]["name"] for item in listed if "set" in item}
+        assert {"open0", "open1"} == {name for name in sets if name.startswith("open")}
 
 
 def test_what_opens_no_connection() -> None:

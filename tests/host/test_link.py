@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from ipaddress import IPv6Address
 from typing import Any
 
 import pytest
@@ -18,8 +19,8 @@ from jitsu.errors import HostError
 from jitsu.host.link import KernelNetwork, kernel_network
 from jitsu.host.network import GuestLink
 from jitsu.model import Service, mac_of
-from jitsu.testing.peer import frame, segment
-from jitsu.wire import arp, ethernet, ipv4, tcp, udp
+from jitsu.testing.peer import Station, frame, framed6, segment
+from jitsu.wire import arp, ethernet, ipv4, ndp, tcp, udp
 from jitsu.wire.ethernet import BROADCAST, EtherType
 
 pytestmark = kernel.marks()
@@ -330,6 +331,43 @@ def test_traffic() -> None:
             traffic = await place.network.traffic([WWW, MAIL])
             assert began - 1.0 <= traffic["www"].last <= time.monotonic()
             assert traffic["mail"].last == 0.0
+
+    play(story)
+
+
+def test_traffic_over_ipv6() -> None:
+    client6 = (CLIENT[0], IPv6Address("fd77::99"))
+    assert WWW.address6 is not None
+    www6 = (WWW.mac, WWW.address6)
+    ends: list[tuple[Station, Station]] = [(www6, client6), ((WWW.mac, WWW.address), CLIENT)]
+    accepted = tcp.Segment(80, 4000, 1, 1, tcp.Flags.SYN | tcp.Flags.ACK, 1000)
+
+    async def story(place: Place) -> None:
+        async with place.guest(WWW) as guest:
+            await place.network.own(WWW, guest.link)
+            began = time.monotonic()
+            for source, to in ends:
+                data = segment(source, to, accepted)
+                guest.send(data)
+                await place.client.has(data)
+            traffic = await place.network.traffic([WWW, MAIL])
+            assert began - 1.0 <= traffic["www"].last <= time.monotonic()
+            assert traffic["www"].flows == 2
+            assert (traffic["mail"].last, traffic["mail"].flows) == (0.0, 0)
+        assert (await place.network.traffic([WWW]))["www"].flows == 0
+
+    play(story)
+
+
+def test_who_has_an_ipv6_address_is_asked_of_synjitsu_and_guests() -> None:
+    async def story(place: Place) -> None:
+        async with place.guest(WWW) as www:
+            assert WWW.address6 is not None
+            asked = ndp.question(WWW.address6, IPv6Address("fd77::99"), CLIENT[0])
+            data = framed6(CLIENT[0], WWW.mac, asked)
+            place.lab.client.send(data)
+            await place.synjitsu.has(data)
+            await www.got.has(data)
 
     play(story)
 

@@ -47,9 +47,8 @@ class Sense:
         self._shape = shape
         self._folder = folder
         self._leases = leases
-        addresses = [endpoint.address for endpoint in shape.directory.listen or []]
-        self._listen = [a for a in addresses if isinstance(a, IPv4Address)]
-        self._listen6 = [a for a in addresses if isinstance(a, IPv6Address)]
+        addresses = (endpoint.address for endpoint in shape.directory.listen or [])
+        self._listen = list(addresses)
 
     def config(self) -> Config:
         """Return the configuration; it may only be used when `mistakes` is empty."""
@@ -59,8 +58,7 @@ class Sense:
         services = tuple(
             self._service(i, service, addresses[i]) for i, service in enumerate(self._shape.service)
         )
-        own: set[Hashable] = {network.gateway, network.gateway6, *self._listen, *self._listen6}
-        self._unique(services, own)
+        self._unique(services, {network.gateway, network.gateway6, *self._listen})
         host = self._host()
         for i, service in enumerate(services):
             if service.memory > host.memory:
@@ -73,7 +71,7 @@ class Sense:
     def _network(self) -> NetworkConfig:
         shape = self._shape.network
         subnet = shape.subnet
-        inside = [a for a in self._listen if a in subnet]
+        inside = [a for a in self._listen if isinstance(a, IPv4Address) and a in subnet]
         for address in inside:
             if address in (subnet[0], subnet[-1]):
                 what = f"{address} is no host address of subnet {subnet}; choose one within it"
@@ -94,9 +92,13 @@ class Sense:
             shape.bridge, subnet, shape.subnet6, gateway, probe, shape.uplink, gateway6
         )
 
-    def _gateway6(self, subnet6: IPv6Network) -> IPv6Address:
-        """Return the host's own IPv6 address: one that it listens at, or the first."""
-        return next((a for a in self._listen6 if a in subnet6), subnet6[1])
+    def _gateway6(self, subnet: IPv6Network) -> IPv6Address:
+        """Return the host's own address: the first within the subnet at which it serves DNS."""
+        inside = [a for a in self._listen if isinstance(a, IPv6Address) and a in subnet]
+        if subnet[0] in inside:
+            what = f"{subnet[0]} is no host address of subnet6 {subnet}; choose one within it"
+            self._blame(("directory", "listen"), f"listen: {what}")
+        return inside[0] if inside else subnet[1]
 
     def _host(self) -> HostConfig:
         host = self._shape.host
@@ -108,7 +110,8 @@ class Sense:
 
     def _directory(self, network: NetworkConfig) -> DirectoryConfig:
         shape = self._shape.directory
-        listen = shape.listen or [Endpoint(network.gateway, 53)]
+        own = (network.gateway, network.gateway6)
+        listen = shape.listen or [Endpoint(address, 53) for address in own if address]
         for endpoint in listen:
             if endpoint.address.is_unspecified:
                 what = "a wildcard cannot say which address answers; name each address"
@@ -127,7 +130,8 @@ class Sense:
     def _addresses(self, network: NetworkConfig) -> list[IPv4Address]:
         """Allot an address to each service that names none, its earlier one where it is free."""
         given = [s.address for s in self._shape.service]
-        taken = {network.gateway, network.probe, *self._listen, *(a for a in given if a)}
+        listen = (a for a in self._listen if isinstance(a, IPv4Address))
+        taken = {network.gateway, network.probe, *listen, *(a for a in given if a)}
         kept = self._kept(network.subnet, taken)
         taken |= set(kept.values())
         allotted: list[IPv4Address] = []
@@ -167,10 +171,8 @@ class Sense:
                 ("service", i, "address"),
                 f"address: {given} is no host address of subnet {subnet}; choose one within it",
             )
-        if shape.address6 and (network.subnet6 is None or shape.address6 not in network.subnet6):
-            what = f"{shape.address6} is not within [network] subnet6"
-            hint = "choose one within it" if network.subnet6 else "none is given; give one"
-            self._blame(("service", i, "address6"), f"address6: {what}; {hint}")
+        if shape.address6:
+            self._address6(i, shape.address6, network.subnet6)
         self._supported(i, shape)
         image, terms = self._image(i, shape.image)
         handoff = self._handoff(i, shape.handoff, image, terms)
@@ -193,6 +195,17 @@ class Sense:
             boot_timeout=shape.boot_timeout,
             stop=shape.stop,
         )
+
+    def _address6(self, i: int, given: IPv6Address, subnet: IPv6Network | None) -> None:
+        """Blame an address that is not within the subnet, or is that of its routers (RFC 4291)."""
+        if subnet is None or given not in subnet:
+            what = f"{given} is not within [network] subnet6"
+            hint = "choose one within it" if subnet else "none is given; give one"
+        elif given == subnet[0]:
+            what, hint = f"{given} is no host address of subnet6 {subnet}", "choose one within it"
+        else:
+            return
+        self._blame(("service", i, "address6"), f"address6: {what}; {hint}")
 
     def _supported(self, i: int, shape: ServiceShape) -> None:
         def only(key: str, value: object, choices: tuple[object, ...]) -> None:
@@ -264,7 +277,9 @@ class Sense:
         self._blame(("service", i, "ready"), what)
         return ReadyOnFrame()
 
-    def _unique(self, services: tuple[Service, ...], host: set[Hashable]) -> None:
+    def _unique(
+        self, services: tuple[Service, ...], host: set[IPv4Address | IPv6Address | None]
+    ) -> None:
         """Blame each name, DNS name and address that the host or an earlier service has."""
         seen: dict[tuple[str, Hashable], int] = {}
         for i, service in enumerate(services):
@@ -279,9 +294,10 @@ class Sense:
                     continue
                 location = ("service", i, "name" if key == "mac" else key)
                 self._blame(location, _clash(key, value, services[owner].name))
-            if given in host:
-                what = f"address: {given} is the host's own; choose another"
-                self._blame(("service", i, "address"), what)
+            for key, address in (("address", given), ("address6", service.address6)):
+                if address and address in host:
+                    what = f"{key}: {address} is the host's own; choose another"
+                    self._blame(("service", i, key), what)
 
 
 def _clash(key: str, value: Hashable, other: Name) -> str:

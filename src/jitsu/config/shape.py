@@ -90,6 +90,10 @@ def _network6(value: object) -> IPv6Network:
     if network.version != 6:
         raise ValueError(f"{value!r} is not an IPv6 network")
     _somebodys(network, '"fd77::/64"')
+    if network.prefixlen > 125:
+        raise ValueError(
+            f"{value!r} has no room for services; give an IPv6 network of /125 or more"
+        )
     return network
 
 

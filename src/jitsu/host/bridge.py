@@ -6,7 +6,6 @@ written down before it is done, and undone by what is written: by us at the end,
 
 import errno
 import json
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -21,13 +20,14 @@ from jitsu.errors import HostError
 from jitsu.model import NetworkConfig, mac_of
 
 _IFF_UP = 0x1
-_IFA_F_NODAD = 0x2
+_IFA_F_NODAD = 0x02
 _OURS = "made by jitsu serve"
 """The alias of a bridge that a daemon has made: it says so even when the daemon was killed."""
 _WHAT_TO_DO = {
     errno.EPERM: "run as root, or in a user namespace",
     errno.EOPNOTSUPP: "load the bridge module",
     errno.EEXIST: "another program has it; choose another name or address",
+    errno.EACCES: "IPv6 is disabled here; enable it by sysctl, or take [network] subnet6 out",
 }
 
 
@@ -49,6 +49,7 @@ class _Added:
     address6: str = ""
     uplink: str = ""
     raised: bool = False
+    address6: str = ""
 
 
 class _Ledger:
@@ -100,7 +101,7 @@ class _Ledger:
 
 @contextmanager
 def bridge(config: NetworkConfig, record: Path | None = None) -> Iterator[Bridge]:
-    """Have the bridge of `config` up, with the host's address and the uplink on it.
+    """Have the bridge of `config` up, with the host's addresses and the uplink on it.
 
     A bridge that is there already is used and left as it was found; one that is made here is
     removed at the end. What a killed daemon has added by its `record` is taken away first.
@@ -168,13 +169,21 @@ def _obey_no_router(name: str) -> None:
 
 
 def _address(ipr: IPRoute, config: NetworkConfig, ledger: _Ledger) -> None:
-    """Give the host its address on the bridge, if it has not got it."""
-    index, address, prefix = ledger.added.index, str(config.gateway), config.subnet.prefixlen
-    dump = ipr.addr("dump", index=index, family=socket.AF_INET)
-    if (address, prefix) in {(dict(a["attrs"])["IFA_ADDRESS"], a["prefixlen"]) for a in dump}:
+    """Give the host its addresses on the bridge, where it has not got them."""
+    index = ledger.added.index
+    dump = [*ipr.addr("dump", index=index)]
+    there = {(dict(a["attrs"])["IFA_ADDRESS"], a["prefixlen"]) for a in dump}
+    own = (str(config.gateway), config.subnet.prefixlen)
+    if own not in there:
+        ledger.note(replace(ledger.added, address="/".join(map(str, own))))
+        ipr.addr("add", index=index, address=own[0], prefixlen=own[1])
+    if config.gateway6 is None or config.subnet6 is None:
         return
-    ledger.note(replace(ledger.added, address=f"{address}/{prefix}"))
-    ipr.addr("add", index=index, address=address, prefixlen=prefix)
+    own = (str(config.gateway6), config.subnet6.prefixlen)
+    if own not in there:
+        ledger.note(replace(ledger.added, address6="/".join(map(str, own))))
+        # Nobody else has it, and to make sure would take a second in which it cannot be used.
+        ipr.addr("add", index=index, address=own[0], prefixlen=own[1], flags=_IFA_F_NODAD)
 
 
 def _address6(ipr: IPRoute, config: NetworkConfig, ledger: _Ledger) -> None:

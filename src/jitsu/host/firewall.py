@@ -3,11 +3,13 @@
 The data plane counts, so that frames of awake services never enter Python:
 
 - set `busy`: the MAC addresses of services that had unicast IP traffic, each with the time that
-  is left of `BUSY_TIMEOUT` since the last packet;
-- sets `openNv4` and `openNv6` for service N: TCP connections that its guest has accepted. A SYN-ACK
-  puts one in for a minute (a client that never completes the handshake holds nothing), each segment
-  of the client keeps it for `OPEN_TIMEOUT`, the guest's FIN or either side's RST takes it out. What
-  is there when the guest ends, or a daemon finds another's tables, are orphans (`host.orphans`).
+  is left of `BUSY_TIMEOUT` since the last packet. Who asks where a service is, or is told, does not
+  use it, be it by ARP or by neighbour discovery;
+- a set `openN` for service N: TCP connections that its guest has accepted, and `openNv6` with those
+  over IPv6, where its guest has that. A SYN-ACK puts one in
+  for a minute (a client that never completes the handshake holds nothing), each segment of the
+  client keeps it for `OPEN_TIMEOUT`, the guest's FIN or either side's RST takes it out. All go
+  when the guest does.
 
 And it filters. A guest sends only from its own MAC and addresses, and speaks only for those: no
 router advertisement or redirect, no neighbour advertisement for another, no answer of a DHCP
@@ -30,7 +32,6 @@ from typing import Any
 from jitsu.core.readiness import OWN_MAC
 from jitsu.core.segment import Ends
 from jitsu.errors import HostError
-from jitsu.host.orphans import Orphan
 from jitsu.model import Service
 from jitsu.wire.ipv6 import link_local
 
@@ -39,7 +40,7 @@ BUSY_TIMEOUT_MIN = 3600
 OPEN_TIMEOUT = "5d"
 """As Linux's conntrack: a connection this long without a segment is forgotten."""
 OPEN_FLOWS_MAX = 4096
-"""Connections known of one service: what it takes 50 ms to list. A full set is a service in use,
+"""Connections in one set: what it takes 50 ms to list. A full set is a service in use,
 so what does not fit keeps its guest too, until there is room."""
 _JSON = 1 << 4  # NFT_CTX_OUTPUT_JSON
 _MISSING = "No such file or directory"
@@ -109,24 +110,8 @@ class Firewall:
         """Forget the connections of a guest that is no more; return them. Raises HostError."""
         orphans: list[Orphan] = []
         try:
-            for name in self._open(service).values():
-                orphans += self._orphans(self._nft.run(f"list set {name}"))
-            self._nft.run("".join(f"flush set {name}\n" for name in self._open(service).values()))
-        except _GoneError:
-            self._reinstall()
-        return orphans
-
-    def track(self, service: Service, opened: Sequence[Ends], ended: Sequence[Ends]) -> None:
-        """Put connections into the set of the open ones, or take them out. Raises HostError."""
-        commands = "".join(
-            f"{verb} element {name} {{ {', '.join(map(_element, these))} }}\n"
-            # To delete what is not there would be an error, so it is added first.
-            for verb, some in (("add", [*opened, *ended]), ("delete", ended))
-            for version, name in self._open(service).items()
-            if (these := [ends for ends in some if ends.local.version == version])
-        )
-        try:
-            self._nft.run(commands)
+            sets = self._open_sets(service)
+            self._nft.run("\n".join(f"flush set bridge {self._table} {name}" for name in sets))
         except _GoneError:
             self._reinstall()
 
@@ -155,7 +140,11 @@ class Firewall:
         return {v: f"bridge {self._table} open{number}v{v}" for v in (4, 6)}
 
     def _flows(self, service: Service) -> int:
-        return sum(1 for name in self._open(service).values() for _ in self._elements(name))
+        return sum(1 for name in self._open_sets(service) for _ in self._elements(name))
+
+    def _open_sets(self, service: Service) -> list[str]:
+        number = self._numbers[service.name]
+        return [name for name, _ in _open_sets(number, self._services[number][1])]
 
     def _elements(self, name: str) -> Iterable[dict[str, Any]]:
         reply = self._nft.run(f"list set {name}")
@@ -204,28 +193,35 @@ class Firewall:
         )
 
 
-def _element(ends: Ends) -> str:
-    return f"{ends.peer} . {ends.port} . {ends.peer_port}"
-
-
 def _addresses6(service: Service) -> list[IPv6Address]:
     """Return the addresses that a guest may have, if it has any."""
     return [service.address6, link_local(service.mac)] if service.address6 else []
 
 
+def _open_sets(number: int, service: Service) -> list[tuple[str, str]]:
+    """Return the sets of a service's connections, each with the family that nftables knows."""
+    sets = [(f"open{number}", "ip")]
+    return [*sets, (f"open{number}v6", "ip6")] if service.address6 else sets
+
+
 def _each(number: int, service: Service) -> str:
     """Return the part of the rules that is for one service."""
     targets = ", ".join(f"0x{int(address):032x}" for address in _addresses6(service))
+    sets = _open_sets(number, service)
+
+    def of_each(rules: str) -> str:
+        values = {"open_max": OPEN_FLOWS_MAX, "open_timeout": OPEN_TIMEOUT}
+        return "".join(rules.format(open=name, ip=family, **values) for name, family in sets)
+
     return _EACH.format(
         n=number,
+        sets=of_each(_OPEN),
+        sent=of_each(_OPEN_SENT),
+        received=of_each(_OPEN_RECEIVED),
         # Bytes 8 to 23 of a neighbour advertisement are whom it is about (RFC 4861 section 4.4).
         honest=f"icmpv6 type nd-neighbor-advert @th,64,128 != {{ {targets} }} drop"
         if targets
         else "",
-        address=service.address,
-        address6=service.address6 or "",
-        open_max=OPEN_FLOWS_MAX,
-        open_timeout=OPEN_TIMEOUT,
     )
 
 
@@ -251,6 +247,7 @@ table bridge {table} {{
     udp sport {{ 67, 547 }} drop
     ip daddr {probe} accept
     iifname vmap {{ {senders} }}
+    icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
     ether type {{ ip, ip6 }} ether daddr & 01:00:00:00:00:00 == 00:00:00:00:00:00 \
 update @busy {{ ether saddr }}
   }}
@@ -266,6 +263,7 @@ update @busy {{ ether saddr }}
 ether daddr != {{ {guests}, {own} }} drop
   }}
   chain to_guest {{
+    icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
     ether type {{ ip, ip6 }} ether daddr & 01:00:00:00:00:00 == 00:00:00:00:00:00 \
 update @busy {{ ether daddr }}
     oifname vmap {{ {receivers} }}
@@ -288,39 +286,30 @@ table inet {table} {{
 """
 
 _EACH = """
-  set open{n}v4 {{
-    typeof ip daddr . tcp sport . tcp dport
-    flags dynamic,timeout; size {open_max}; timeout {open_timeout};
-    comment "{address}";
-  }}
-  set open{n}v6 {{
-    typeof ip6 daddr . tcp sport . tcp dport
-    flags dynamic,timeout; size {open_max}; timeout {open_timeout};
-    comment "{address6}";
-  }}
+  {sets}
   chain from{n} {{
     {honest}
-    tcp flags & (syn | ack | rst) == syn | ack jump opened{n}
-    tcp flags & (fin | rst) != 0 jump ended{n}
-  }}
-  chain opened{n} {{
-    ether type ip update @open{n}v4 {{ ip daddr . tcp sport . tcp dport timeout 60s }}
-    ether type ip6 update @open{n}v6 {{ ip6 daddr . tcp sport . tcp dport timeout 60s }}
-  }}
-  chain ended{n} {{
-    ether type ip delete @open{n}v4 {{ ip daddr . tcp sport . tcp dport }}
-    ether type ip6 delete @open{n}v6 {{ ip6 daddr . tcp sport . tcp dport }}
+    {sent}
   }}
   chain to{n} {{
-    tcp flags & (syn | rst | ack) == ack ip saddr . tcp dport . tcp sport @open{n}v4 \
-update @open{n}v4 {{ ip saddr . tcp dport . tcp sport timeout {open_timeout} }}
-    tcp flags & (syn | rst | ack) == ack ip6 saddr . tcp dport . tcp sport @open{n}v6 \
-update @open{n}v6 {{ ip6 saddr . tcp dport . tcp sport timeout {open_timeout} }}
-    ether type ip tcp flags & rst != 0 \
-delete @open{n}v4 {{ ip saddr . tcp dport . tcp sport }}
-    ether type ip6 tcp flags & rst != 0 \
-delete @open{n}v6 {{ ip6 saddr . tcp dport . tcp sport }}
+    {received}
   }}"""
+
+_OPEN = """
+  set {open} {{
+    typeof {ip} daddr . tcp sport . tcp dport
+    flags dynamic,timeout; size {open_max}; timeout {open_timeout};
+  }}"""
+
+_OPEN_SENT = """
+    tcp flags & (syn | ack | rst) == syn | ack \
+update @{open} {{ {ip} daddr . tcp sport . tcp dport timeout 60s }}
+    tcp flags & (fin | rst) != 0 delete @{open} {{ {ip} daddr . tcp sport . tcp dport }}"""
+
+_OPEN_RECEIVED = """
+    tcp flags & (syn | rst | ack) == ack {ip} saddr . tcp dport . tcp sport @{open} \
+update @{open} {{ {ip} saddr . tcp dport . tcp sport timeout {open_timeout} }}
+    tcp flags & rst != 0 delete @{open} {{ {ip} saddr . tcp dport . tcp sport }}"""
 
 
 class _GoneError(HostError):
