@@ -8,7 +8,7 @@ import pytest
 
 from jitsu.backends.qemu import Qemu, argv, cmdline
 from jitsu.config.image import ImageKind
-from jitsu.model import Epoch, Handoff, Mac, Name, NetworkConfig, Service
+from jitsu.model import Epoch, Mac, Name, NetworkConfig, Service
 
 SUBNET = IPv4Network("10.77.0.0/24")
 NETWORK = NetworkConfig("jitsu0", SUBNET, None, SUBNET[1], SUBNET[254])
@@ -98,11 +98,11 @@ def test_linux() -> None:
     [
         (WWW, NETWORK, f"{IP} store"),
         (WWW, NETWORK6, f"{IP} store"),
-        (WWW6, NETWORK6, f"{IP} ip6=fd77::10/64 store"),
+        (WWW6, NETWORK6, f"{IP} ip6=fd77::10/64,fd77::1 store"),
         (
             replace(WWW6, cmdline="a=1"),
             replace(NETWORK6, subnet6=IPv6Network("fd77::/120")),
-            f"{IP} ip6=fd77::10/120 store a=1",
+            f"{IP} ip6=fd77::10/120,fd77::1 store a=1",
         ),
         (replace(WWW, cmdline=" root=/dev/ram  "), NETWORK, f"{IP} store  root=/dev/ram"),
         (

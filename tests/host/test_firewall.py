@@ -446,7 +446,7 @@ def test_what_opens_no_connection() -> None:
 
 def lasts(here: Place) -> int:
     """Return for how many seconds the kernel will remember the connection."""
-    for item in kernel.nft("list", "set", "bridge", f"jitsu_{here.lab.bridge.name}", "open0v4"):
+    for item in kernel.nft("list", "set", "bridge", f"jitsu_{here.lab.bridge.name}", "open0"):
         for element in item.get("set", {}).get("elem", []):
             return int(element["elem"]["expires"])
     raise AssertionError("no connection is open")

@@ -14,7 +14,7 @@ from jitsu.core.xenstore.server import Server
 from jitsu.core.xenstore.space import Space
 from jitsu.host.guests import Guests
 from jitsu.host.xenstored import Xenstored
-from jitsu.model import NetworkConfig, Service
+from jitsu.model import Epoch, NetworkConfig, Service
 from jitsu.testing.network import SimulatedLink, SimulatedNetwork
 from jitsu.testing.world import SUBNET, service
 
@@ -36,7 +36,7 @@ def home(network: NetworkConfig, guest: Service) -> dict[bytes, bytes]:
         xenstored = Xenstored(Server(), None, structlog.get_logger(), loop.time)
         guests = Guests(xenstored, network)
         link = SimulatedLink(SimulatedNetwork(Random(1), (guest,)), guest)
-        presence = guests.enter(guest, link)
+        presence = guests.enter(guest, Epoch(1), link, lambda _: None)
         xenstored.edit(look)
         here = dict(found)
         presence.leave()
@@ -54,8 +54,8 @@ def home(network: NetworkConfig, guest: Service) -> dict[bytes, bytes]:
     [
         (NETWORK, service(0), None),
         (NETWORK6, service(0), None),
-        (NETWORK6, WWW, b"fd77::10/64"),
-        (replace(NETWORK6, subnet6=IPv6Network("fd77::/112")), WWW, b"fd77::10/112"),
+        (NETWORK6, WWW, b"fd77::10/64,fd77::1"),
+        (replace(NETWORK6, subnet6=IPv6Network("fd77::/112")), WWW, b"fd77::10/112,fd77::1"),
     ],
 )
 def test_who_it_is(network: NetworkConfig, guest: Service, ip6: bytes | None) -> None:

@@ -86,14 +86,19 @@ def cmdline(
 ) -> str:
     """Return the guest's command line: its address as Linux's nfsroot.rst has it, then its own.
 
-    Unikernels are told that the store may be reached by the link; Linux would hand the word on to
-    its first process. So it does with the IPv6 address, which its own option knows nothing of: the
-    first process finds `ip6` in its environment.
+    Unikernels are told that the store may be reached by the link, and those that import where
+    their connections are; Linux would hand the words on to its first process, as it does with the
+    IPv6 address. Linux is told how fast its counter counts: see `qemu_tsc`.
     """
-    ip6 = address6(service, network)
     words = [f"ip={address(service, network)}"]
+    ip6 = address6(service, network)
     words += [f"ip6={ip6}"] if ip6 else []
-    words += ["store"] if kind is ImageKind.PVH else []
+    if kind is ImageKind.PVH:
+        words.append("store")
+    elif tsc_khz:
+        words.append(f"tsc_early_khz={tsc_khz}")
+    if service.handoff is Handoff.IMPORT:
+        words.append(f"handoff={service.name}/{epoch}")
     return " ".join([*words, service.cmdline]).rstrip()
 
 

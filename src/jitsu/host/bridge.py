@@ -46,7 +46,6 @@ class _Added:
     bridge: str = ""
     index: int = 0
     address: str = ""
-    address6: str = ""
     uplink: str = ""
     raised: bool = False
     address6: str = ""
@@ -113,7 +112,6 @@ def bridge(config: NetworkConfig, record: Path | None = None) -> Iterator[Bridge
             ledger.settle()
             index = _make(ipr, config, ledger, undo)
             _address(ipr, config, ledger)
-            _address6(ipr, config, ledger)
             if config.uplink:
                 _attach(ipr, config.uplink, ledger)
             ipr.link("set", index=index, state="up")
@@ -184,19 +182,6 @@ def _address(ipr: IPRoute, config: NetworkConfig, ledger: _Ledger) -> None:
         ledger.note(replace(ledger.added, address6="/".join(map(str, own))))
         # Nobody else has it, and to make sure would take a second in which it cannot be used.
         ipr.addr("add", index=index, address=own[0], prefixlen=own[1], flags=_IFA_F_NODAD)
-
-
-def _address6(ipr: IPRoute, config: NetworkConfig, ledger: _Ledger) -> None:
-    """Do the same for IPv6, if there is to be any."""
-    if config.gateway6 is None or config.subnet6 is None:
-        return
-    index, address, prefix = ledger.added.index, str(config.gateway6), config.subnet6.prefixlen
-    dump = ipr.addr("dump", index=index, family=socket.AF_INET6)
-    if (address, prefix) in {(dict(a["attrs"])["IFA_ADDRESS"], a["prefixlen"]) for a in dump}:
-        return
-    ledger.note(replace(ledger.added, address6=f"{address}/{prefix}"))
-    # Nobody else has it: to make sure of that would take a second, in which it cannot be used.
-    ipr.addr("add", index=index, address=address, prefixlen=prefix, flags=_IFA_F_NODAD)
 
 
 def _attach(ipr: IPRoute, uplink: str, ledger: _Ledger) -> None:

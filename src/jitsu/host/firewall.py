@@ -6,10 +6,10 @@ The data plane counts, so that frames of awake services never enter Python:
   is left of `BUSY_TIMEOUT` since the last packet. Who asks where a service is, or is told, does not
   use it, be it by ARP or by neighbour discovery;
 - a set `openN` for service N: TCP connections that its guest has accepted, and `openNv6` with those
-  over IPv6, where its guest has that. A SYN-ACK puts one in
-  for a minute (a client that never completes the handshake holds nothing), each segment of the
-  client keeps it for `OPEN_TIMEOUT`, the guest's FIN or either side's RST takes it out. All go
-  when the guest does.
+  over IPv6, where its guest has that. A SYN-ACK puts one in for a minute (a client that never
+  completes the handshake holds nothing), each segment of the client keeps it for `OPEN_TIMEOUT`,
+  the guest's FIN or either side's RST takes it out. What is there when the guest ends, or a daemon
+  finds another's tables, are orphans (`host.orphans`).
 
 And it filters. A guest sends only from its own MAC and addresses, and speaks only for those: no
 router advertisement or redirect, no neighbour advertisement for another, no answer of a DHCP
@@ -32,6 +32,7 @@ from typing import Any
 from jitsu.core.readiness import OWN_MAC
 from jitsu.core.segment import Ends
 from jitsu.errors import HostError
+from jitsu.host.orphans import Orphan
 from jitsu.model import Service
 from jitsu.wire.ipv6 import link_local
 
@@ -99,7 +100,7 @@ class Firewall:
         try:
             ages = {
                 str(element["val"]): max(0.0, self._busy_timeout - float(element["expires"]) - 1.0)
-                for element in self._elements(f"bridge {self._table} busy")
+                for element in self._elements("busy")
             }
             return {s.name: Usage(ages.get(s.mac.hex(":")), self._flows(s)) for s in asked}
         except _GoneError:
@@ -109,45 +110,44 @@ class Firewall:
     def forget(self, service: Service) -> list[Orphan]:
         """Forget the connections of a guest that is no more; return them. Raises HostError."""
         orphans: list[Orphan] = []
+        sets = self._open_sets(service)
         try:
-            sets = self._open_sets(service)
+            for name in sets:
+                orphans += _orphans(self._nft.run(f"list set bridge {self._table} {name}"))
             self._nft.run("\n".join(f"flush set bridge {self._table} {name}" for name in sets))
+        except _GoneError:
+            self._reinstall()
+        return orphans
+
+    def track(self, service: Service, opened: Sequence[Ends], ended: Sequence[Ends]) -> None:
+        """Put connections into the sets of the open ones, or take them out. Raises HostError."""
+        commands = "".join(
+            f"{verb} element bridge {self._table} {name} {{ {', '.join(map(_element, these))} }}\n"
+            # To delete what is not there would be an error, so it is added first.
+            for verb, some in (("add", [*opened, *ended]), ("delete", ended))
+            for version, name in zip((4, 6), self._open_sets(service), strict=False)
+            if (these := [ends for ends in some if ends.local.version == version])
+        )
+        try:
+            self._nft.run(commands)
         except _GoneError:
             self._reinstall()
 
     def _left(self) -> list[Orphan]:
         try:
-            return self._orphans(self._nft.run(f"list table bridge {self._table}"))
+            return _orphans(self._nft.run(f"list table bridge {self._table}"))
         except _GoneError:
             return []
-
-    def _orphans(self, listed: str) -> list[Orphan]:
-        """Return the elements of all sets whose comment says whose open connections they are."""
-        found = []
-        for item in json.loads(listed)["nftables"]:
-            listed_set = item.get("set", {})
-            if not listed_set.get("comment"):
-                continue
-            local = ip_address(listed_set["comment"])
-            for element in listed_set.get("elem", []):
-                peer, port, peer_port = element["elem"]["val"]["concat"]
-                found.append(Orphan(local, int(port), ip_address(peer), int(peer_port)))
-        return found
-
-    def _open(self, service: Service) -> dict[int, str]:
-        """Return by version of IP the sets of a service's open connections."""
-        number = self._numbers[service.name]
-        return {v: f"bridge {self._table} open{number}v{v}" for v in (4, 6)}
 
     def _flows(self, service: Service) -> int:
         return sum(1 for name in self._open_sets(service) for _ in self._elements(name))
 
     def _open_sets(self, service: Service) -> list[str]:
         number = self._numbers[service.name]
-        return [name for name, _ in _open_sets(number, self._services[number][1])]
+        return [name for name, *_ in _open_sets(number, self._services[number][1])]
 
     def _elements(self, name: str) -> Iterable[dict[str, Any]]:
-        reply = self._nft.run(f"list set {name}")
+        reply = self._nft.run(f"list set bridge {self._table} {name}")
         for item in json.loads(reply)["nftables"]:
             for element in item.get("set", {}).get("elem", []):
                 yield element["elem"]
@@ -193,15 +193,33 @@ class Firewall:
         )
 
 
+def _element(ends: Ends) -> str:
+    return f"{ends.peer} . {ends.port} . {ends.peer_port}"
+
+
+def _orphans(listed: str) -> list[Orphan]:
+    """Return the elements of all sets whose comment says whose open connections they are."""
+    found = []
+    for item in json.loads(listed)["nftables"]:
+        connections = item.get("set", {})
+        if "comment" not in connections:
+            continue
+        local = ip_address(connections["comment"])
+        for element in connections.get("elem", []):
+            peer, port, peer_port = element["elem"]["val"]["concat"]
+            found.append(Orphan(local, int(port), ip_address(peer), int(peer_port)))
+    return found
+
+
 def _addresses6(service: Service) -> list[IPv6Address]:
     """Return the addresses that a guest may have, if it has any."""
     return [service.address6, link_local(service.mac)] if service.address6 else []
 
 
-def _open_sets(number: int, service: Service) -> list[tuple[str, str]]:
-    """Return the sets of a service's connections, each with the family that nftables knows."""
-    sets = [(f"open{number}", "ip")]
-    return [*sets, (f"open{number}v6", "ip6")] if service.address6 else sets
+def _open_sets(number: int, service: Service) -> list[tuple[str, str, object]]:
+    """Return the sets of a service's connections, the family that nftables knows, the address."""
+    sets: list[tuple[str, str, object]] = [(f"open{number}", "ip", service.address)]
+    return [*sets, (f"open{number}v6", "ip6", service.address6)] if service.address6 else sets
 
 
 def _each(number: int, service: Service) -> str:
@@ -211,7 +229,10 @@ def _each(number: int, service: Service) -> str:
 
     def of_each(rules: str) -> str:
         values = {"open_max": OPEN_FLOWS_MAX, "open_timeout": OPEN_TIMEOUT}
-        return "".join(rules.format(open=name, ip=family, **values) for name, family in sets)
+        return "".join(
+            rules.format(open=name, ip=family, local=local, **values)
+            for name, family, local in sets
+        )
 
     return _EACH.format(
         n=number,
@@ -299,6 +320,7 @@ _OPEN = """
   set {open} {{
     typeof {ip} daddr . tcp sport . tcp dport
     flags dynamic,timeout; size {open_max}; timeout {open_timeout};
+    comment "{local}";
   }}"""
 
 _OPEN_SENT = """

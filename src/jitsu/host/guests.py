@@ -3,7 +3,7 @@
     /local/domain/<domid>/name      the service                         for the guest to read
     /local/domain/<domid>/domid     its own number
     /local/domain/<domid>/ip        its address, in the form of the option `ip=`
-    /local/domain/<domid>/ip6       its IPv6 address and the length of its prefix, if it has one
+    /local/domain/<domid>/ip6       the same of `ip6=`, if it has one
     /local/domain/<domid>/data      the guest's own: what it wants to tell
     /conduit/<service>              the domid under which the service runs now, and below it
                                     how connections are handed over to it (`core.handoff`)
@@ -90,7 +90,14 @@ class Guests:
         _write(space, home + b"/ip", address(service, self._network).encode())
         if ip6 := address6(service, self._network):
             _write(space, home + b"/ip6", ip6.encode())
-        _write(space, _conduit(service), b"%d" % domid)
+        conduit = handoff.conduit(service.name)
+        _remove((conduit,), space)
+        _write(space, conduit, b"%d" % domid)
+        space.permit(conduit, names(conduit), its)
+        for path, value in handoff.beginning(service.name, epoch):
+            _write(space, path, value)
+        word = handoff.word_of(service.name, epoch)
+        _make(space, word, Given(0, NONE, ((domid, READ | WRITE),), None))
 
     def _forget(self, domid: int, conduit: bytes) -> None:
         self._xenstored.edit(partial(_remove, (home_of(domid), conduit)))
@@ -118,10 +125,10 @@ def address(service: Service, network: NetworkConfig) -> str:
 
 
 def address6(service: Service, network: NetworkConfig) -> str:
-    """Return a guest's IPv6 address and the length of its prefix; empty if it has none."""
+    """Return a guest's IPv6 address, the length of its prefix, and the host's; or nothing."""
     if service.address6 is None or network.subnet6 is None:
         return ""
-    return f"{service.address6}/{network.subnet6.prefixlen}"
+    return f"{service.address6}/{network.subnet6.prefixlen},{network.gateway6}"
 
 
 class Presence:
