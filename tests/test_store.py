@@ -1,8 +1,9 @@
 """The asyncio client, against the true daemon in this process, and against rude ones."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+import resource
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import structlog
 from jitsu import store
 from jitsu.core.xenstore.errors import StoreError
 from jitsu.core.xenstore.server import Server
-from jitsu.errors import ControlError
+from jitsu.errors import ControlError, HostError
+from jitsu.host.journal import recover
 from jitsu.host.xenstored import Xenstored, listen
 from jitsu.wire.xenstore import HEADER, Op
 
@@ -148,6 +150,32 @@ def test_who_waits_no_more_gets_no_reply_and_the_next_one_its_own(tmp_path: Path
     tell(tmp_path, story)
 
 
+def test_who_waits_no_more_leaves_no_watch_and_no_transaction(tmp_path: Path) -> None:
+    async def follow(client: store.Client, watching: asyncio.Event) -> None:
+        async with client.watch(b"/a") as events:
+            async for _ in events:
+                watching.set()
+
+    async def story(one: store.Client, two: store.Client) -> None:
+        watching = asyncio.Event()
+        following = asyncio.create_task(follow(one, watching))
+        await watching.wait()
+        following.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await following
+        starting = asyncio.create_task(fail_within(one))
+        await asyncio.sleep(0)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        await one.read(b"/")
+        left = (await one.request(Op.CONTROL, b"stats\0")).decode()
+        assert "watches: 0\n" in left
+        assert "transactions: 0\n" in left
+
+    tell(tmp_path, story)
+
+
 def test_nobody_answers(tmp_path: Path) -> None:
     async def main() -> None:
         async with store.connect(tmp_path / "nothing"):
@@ -163,6 +191,7 @@ RUDE = {
     "a reply of another kind": HEADER.pack(Op.WRITE, 1, 0, 0),
     "a reply that is too long": HEADER.pack(Op.READ, 1, 0, 5000),
     "an event that is none": HEADER.pack(Op.WATCH_EVENT, 0, 0, 1) + b"x",
+    "an event without a token": HEADER.pack(Op.WATCH_EVENT, 0, 0, 2) + b"x\0",
 }
 
 
@@ -209,3 +238,35 @@ def test_who_watches_learns_that_the_store_has_gone(tmp_path: Path) -> None:
                 await anext(events)
 
     tell(tmp_path, story)
+
+
+def test_after_a_commit_could_not_be_kept_nobody_waits_for_the_store(tmp_path: Path) -> None:
+    async def main() -> None:
+        log, recovered = recover(tmp_path / "state")
+        xenstored = Xenstored(Server(recovered), log, structlog.get_logger())
+        path = tmp_path / "socket"
+        async with asyncio.timeout(20), listen(xenstored, path):
+            async with store.connect(path) as client:
+                await client.write(b"/a", b"1")
+                size = (tmp_path / "state" / "log.0").stat().st_size
+                with no_more_than(size), pytest.raises(ControlError):
+                    await client.write(b"/a", b"2")
+            assert isinstance(xenstored.failed.exception(), HostError)
+            for op, payload in ((Op.READ, b"/a\0"), (Op.WRITE, b"/a\x003")):
+                async with store.connect(path) as late:
+                    with pytest.raises(ControlError):
+                        await late.request(op, payload)
+        log.close()
+
+    asyncio.run(main())
+
+
+@contextmanager
+def no_more_than(size: int) -> Iterator[None]:
+    """Let no file of this process grow beyond `size` bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -107,15 +107,14 @@ class Client(Requests):
             raise StoreError("E2BIG")
         if self._gone is not None:
             raise self._gone
+        return await self._send(op, payload, transaction)
+
+    def _send(self, op: Op, payload: bytes, transaction: int) -> asyncio.Future[bytes]:
         serial = self._serial = self._serial % _REQUEST_MAX + 1
         reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._asked[serial] = (op, reply)
         self._writer.write(encode(Message(op, serial, transaction, payload)))
-        try:
-            return await reply
-        finally:
-            if reply.cancelled():
-                self._asked[serial] = (op, _ignored())
+        return reply
 
     @asynccontextmanager
     async def watch(self, path: bytes) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -128,6 +127,9 @@ class Client(Requests):
             yield self._events(queue)
             if self._gone is None:
                 await self.request(Op.UNWATCH, join(path, token))
+        except BaseException:
+            self._tell(Op.UNWATCH, join(path, token))
+            raise
         finally:
             del self._watches[token]
 
@@ -155,6 +157,11 @@ class Client(Requests):
             else:
                 return done
 
+    def _tell(self, op: Op, payload: bytes, transaction: int = 0) -> None:
+        """Send a request whose reply nobody waits for."""
+        if self._gone is None:
+            self._send(op, payload, transaction).cancel()
+
     async def _events(self, queue: asyncio.Queue[bytes | None]) -> AsyncIterator[bytes]:
         while (path := await queue.get()) is not None:
             yield path
@@ -181,17 +188,20 @@ class Client(Requests):
 
     def _take(self, message: Message) -> None:
         if message.op == Op.WATCH_EVENT:
-            path, token = strings(message.payload)[:2]
-            if token in self._watches:
-                self._watches[token].put_nowait(path)
+            fields = strings(message.payload)
+            if len(fields) < 2:
+                raise WireError("a watch event without a token")
+            if fields[1] in self._watches:
+                self._watches[fields[1]].put_nowait(fields[0])
             return
         op, reply = self._asked.get(message.request, (None, None))
         if reply is None or message.op not in (op, Op.ERROR):
             raise WireError(f"a reply of type {message.op} to request {message.request}")
         del self._asked[message.request]
-        if reply.done():
-            return  # whoever asked waits no more
-        if message.op == Op.ERROR:
+        if reply.done():  # whoever asked waits no more
+            if message.op == Op.TRANSACTION_START:
+                self._tell(Op.TRANSACTION_END, join(b"F"), int(message.payload[:-1]))
+        elif message.op == Op.ERROR:
             name = message.payload.rstrip(b"\0").decode("ascii", "replace")
             reply.set_exception(StoreError(name if name in ERRORS else "EIO"))
         else:
@@ -216,10 +226,3 @@ async def connect(path: Path) -> AsyncIterator[Client]:
         writer.close()
         with suppress(asyncio.CancelledError):
             await listening
-
-
-def _ignored() -> asyncio.Future[bytes]:
-    """Return a future that is done: the reply of who waits no more is dropped."""
-    future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-    future.cancel()
-    return future

@@ -67,6 +67,7 @@ def test_a_session(store: Daemon) -> None:
         (("ls", "/nothing"), 1, "jitsu: /nothing: there is no such node (ENOENT)\n"),
         (("read", "no path!"), 1, "(EINVAL)\n"),
         (("perms", "/", "x9"), 1, "(EINVAL)\n"),
+        (("read", "/\udcff"), 1, "(EINVAL)\n"),  # a byte that is no text
         (("write", "/a", "x" * 5000), 1, "jitsu: /a: that is too long (E2BIG)\n"),
         (("read", "/a", "--socket", "/nowhere"), 1, "no XenStore answers at /nowhere"),
         (("read",), 2, "Missing argument"),
@@ -97,6 +98,11 @@ def test_the_daemon_is_found_by_its_folder(store: Daemon, tmp_path: Path) -> Non
     (tmp_path / "xenstored.sock").symlink_to(store.socket)
     assert jitsu(store, "write", "/a", "1", "--run", str(tmp_path)) == (0, "", "")
     assert jitsu(store, "read", "/a", "--run", str(tmp_path)) == (0, "1\n", "")
+
+
+def test_an_argument_need_not_be_text(store: Daemon) -> None:
+    assert jitsu(store, "write", "/a", "\udcff") == (0, "", "")
+    assert jitsu(store, "read", "/a") == (0, "\\xff\n", "")
 
 
 @given(st.binary())

@@ -61,7 +61,7 @@ def ls(
     """Show a node and all below it."""
 
     async def show(client: store.Client) -> None:
-        rows = [row async for row in _tree(client, path.encode(), perms=perms)]
+        rows = [row async for row in _tree(client, os.fsencode(path), perms=perms)]
         if as_json:
             print(json.dumps([row.described() for row in rows], indent=2))
             return
@@ -84,7 +84,7 @@ def read(
     """Print a node's value."""
 
     async def show(client: store.Client) -> None:
-        value = await client.read(path.encode())
+        value = await client.read(os.fsencode(path))
         if raw:
             sys.stdout.buffer.write(value)
         elif as_json:
@@ -105,7 +105,7 @@ def write(
 ) -> None:
     """Set a node's value, and make the node if need be."""
     data = parse_value(value)
-    _with(lambda client: client.write(path.encode(), data), path, socket, run, config)
+    _with(lambda client: client.write(os.fsencode(path), data), path, socket, run, config)
 
 
 @verbs.command("rm")
@@ -113,8 +113,8 @@ def rm(path: Node, socket: Socket = None, run: Run = None, config: ConfigFile = 
     """Remove a node and all below it."""
 
     async def remove(client: store.Client) -> None:
-        await client.read(path.encode())  # the store itself is content if it is not there
-        await client.remove(path.encode())
+        await client.read(os.fsencode(path))  # the store itself is content if it is not there
+        await client.remove(os.fsencode(path))
 
     _with(remove, path, socket, run, config)
 
@@ -132,7 +132,7 @@ def watch(
 
     async def follow(client: store.Client) -> None:
         left = count
-        async with client.watch(path.encode()) as events:
+        async with client.watch(os.fsencode(path)) as events:
             async for changed in events:
                 text = changed.decode()
                 print(json.dumps({"path": text}) if as_json else text, flush=True)
@@ -158,9 +158,9 @@ def perms(
 
     async def show(client: store.Client) -> None:
         if entries:
-            await client.set_perms(path.encode(), *(entry.encode() for entry in entries))
+            await client.set_perms(os.fsencode(path), *(os.fsencode(entry) for entry in entries))
             return
-        found = [entry.decode() for entry in await _perms(client, path.encode())]
+        found = [entry.decode() for entry in await _perms(client, os.fsencode(path))]
         print(json.dumps({"path": path, "perms": found}) if as_json else " ".join(found))
 
     _with(show, path, socket, run, config)
@@ -186,7 +186,7 @@ def parse_value(text: str) -> bytes:
 
     parts = re.split(r"(\\(?:\\|n|x[0-9a-fA-F]{2}))", text)
     return b"".join(
-        re.sub(r"\\(\\|n|x..)", byte, part).encode("latin-1") if i % 2 else part.encode()
+        re.sub(r"\\(\\|n|x..)", byte, part).encode("latin-1") if i % 2 else os.fsencode(part)
         for i, part in enumerate(parts)
     )
 

@@ -38,9 +38,7 @@ class Journal:
         self._number = number
         self._snapshot_size = size
         self._log_min = log_min
-        self._fd = -1
-        self._size = 0
-        self._open()
+        self._fd, self._size = _begin(folder / f"log.{number}")
 
     def __repr__(self) -> str:
         """Say what is written."""
@@ -68,13 +66,17 @@ class Journal:
 
         `records` are of the store as it is at the first step. Raises HostError.
         """
-        before, done = self._fd, self._number
-        self._number += 1
-        self._open()
-        os.close(before)
+        done = self._number
+        try:
+            fd, size = _begin(self._folder / f"log.{done + 1}")
+        except HostError:
+            self._snapshot_size = self._size  # not again with each commit
+            raise
+        os.close(self._fd)
+        self._fd, self._size, self._number = fd, size, done + 1
         partial = self._folder / "snapshot.new"
         try:
-            with partial.open("wb") as file:
+            with open(partial, "wb", opener=_private) as file:
                 file.write(MAGIC)
                 for record in records:
                     file.write(record)
@@ -84,6 +86,7 @@ class Journal:
                 self._snapshot_size = file.tell()
             partial.replace(self._folder / f"snapshot.{self._number}")
         except OSError as error:
+            _unlink(partial)  # the next commits may need its room
             raise HostError(f"{partial}: {error.strerror}") from error
         _remove(self._folder, before=done + 1)
 
@@ -91,15 +94,33 @@ class Journal:
         """Write no more."""
         os.close(self._fd)
 
-    def _open(self) -> None:
-        path = self._folder / f"log.{self._number}"
-        try:
-            self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            self._size = os.fstat(self._fd).st_size
-        except OSError as error:
-            raise HostError(f"{path}: {error.strerror}") from error
-        if not self._size:
-            self.append(MAGIC)
+
+def _begin(path: Path) -> tuple[int, int]:
+    """Open a log to append to it; return descriptor and size. Raises HostError."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise HostError(f"{path}: {error.strerror}") from error
+    size = os.fstat(fd).st_size
+    if size >= len(MAGIC):
+        return fd, size
+    written, reason = 0, "no space left to begin it"
+    try:
+        if size:
+            os.ftruncate(fd, 0)
+        written = os.write(fd, MAGIC)
+    except OSError as error:
+        reason = str(error.strerror)
+    if written < len(MAGIC):
+        # An empty log would say that the one before it has come to its end.
+        os.close(fd)
+        _unlink(path)
+        raise HostError(f"{path}: {reason}")
+    return fd, len(MAGIC)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def recover(folder: Path, log_min: int = LOG_MIN) -> tuple[Journal, Recovered]:
@@ -111,17 +132,35 @@ def recover(folder: Path, log_min: int = LOG_MIN) -> tuple[Journal, Recovered]:
         raise HostError(f"{folder}: {error.strerror}") from error
     number, recovered = _newest(folder, sorted(found["snapshot"], reverse=True))
     size = _size(folder / f"snapshot.{number}")
-    logs = sorted(n for n in found["log"] if n >= number)
-    for n in logs:
-        path = folder / f"log.{n}"
-        whole = _load(path, recovered)
-        if whole < _size(path):
-            if n != logs[-1]:
-                raise HostError(f"{path}: damaged at byte {whole}; put a copy in its place")
-            os.truncate(path, whole)
-    last = max([number, *logs])
+    last = max([0, *found["snapshot"], *found["log"]])
+    for n in range(number, last + 1):
+        if n in found["log"]:
+            _follow(folder / f"log.{n}", recovered, is_last=n == last)
+        elif found["snapshot"] or found["log"]:
+            raise HostError(_missing(folder, n, found["snapshot"]))
     _remove(folder, before=number)
     return Journal(folder, last, size, log_min), recovered
+
+
+def _follow(path: Path, recovered: Recovered, *, is_last: bool) -> None:
+    """Apply a log; cut off what was being written when the daemon died."""
+    whole = _load(path, recovered)
+    if whole == _size(path):
+        return
+    if not is_last:
+        raise HostError(f"{path}: damaged at byte {whole}; put a copy in its place")
+    try:
+        os.truncate(path, whole)
+    except OSError as error:
+        raise HostError(f"{path}: {error.strerror}") from error
+
+
+def _missing(folder: Path, log: int, snapshots: list[int]) -> str:
+    """Say why this is not all of a store: snapshots get their name when they are whole."""
+    what = f"log.{log} is missing"
+    if snapshots and log < max(snapshots):
+        what = f"snapshot.{max(snapshots)} is not whole, and {what}"
+    return f"{folder}: {what}; put a copy in its place, or remove the folder"
 
 
 def _newest(folder: Path, numbers: list[int]) -> tuple[int, Recovered]:
@@ -162,8 +201,12 @@ def _remove(folder: Path, before: int) -> None:
     for kind, numbers in _files(folder).items():
         for number in numbers:
             if number < before:
-                with suppress(OSError):
-                    (folder / f"{kind}.{number}").unlink()
+                _unlink(folder / f"{kind}.{number}")
+
+
+def _unlink(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()
 
 
 def _size(path: Path) -> int:

@@ -140,7 +140,12 @@ class Xenstored:
             self._server.disconnect(connection)
 
     def receive(self, connection: Connection, data: bytes) -> None:
-        """Serve what a client has sent."""
+        """Serve what a client has sent; when commits cannot be kept any more, hang up."""
+        if self.failed.done():
+            if (channel := self._channels.get(connection.number)) is not None:
+                channel.drop()
+            self.detach(connection)
+            return
         if not self._observed:
             self._perform(self._server.receive(connection, data, self.clock()))
             return

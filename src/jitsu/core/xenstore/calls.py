@@ -6,7 +6,6 @@ That is why a directory is listed in the order of its names, not of their creati
 """
 
 from collections.abc import Callable
-from hashlib import blake2b
 
 from jitsu.core.xenstore import access, tree
 from jitsu.core.xenstore import path as paths
@@ -20,6 +19,7 @@ from jitsu.wire.xenstore import PAYLOAD_MAX, Op, join, strings
 OK = b"OK\0"
 EINVAL = b"EINVAL\0"
 ERROR = int(Op.ERROR)
+_WORD = (1 << 64) - 1
 
 Reply = tuple[int, bytes]
 """A message's type, which is the request's or ERROR, and its payload."""
@@ -54,10 +54,10 @@ def read(space: Space, payload: bytes) -> bytes:
 
 def directory(space: Space, payload: bytes) -> bytes:
     """DIRECTORY <path>| -> <name>|*."""
-    listing = _listing(space, only(payload))
-    if len(listing) > PAYLOAD_MAX:
+    names = _listing(space, only(payload))
+    if len(names) + sum(map(len, names)) > PAYLOAD_MAX:
         raise StoreError("E2BIG")  # the client then asks for parts
-    return listing
+    return join(*names)
 
 
 def directory_part(space: Space, payload: bytes) -> bytes:
@@ -68,23 +68,25 @@ def directory_part(space: Space, payload: bytes) -> bytes:
     fields = strings(payload)
     if len(fields) != 2 or not fields[1].isdigit():
         raise StoreError("EINVAL")
-    listing = _listing(space, fields[0])
-    digest = blake2b(listing, digest_size=8).digest()
-    head = b"%d\0" % int.from_bytes(digest, "little")
-    begin = min(int(fields[1]), len(listing))
-    end = begin + PAYLOAD_MAX - len(head) - 1
-    if end >= len(listing):
-        return head + listing[begin:] + b"\0"
-    return head + listing[begin : listing.rfind(b"\0", begin, end) + 1]
+    names = _listing(space, fields[0])
+    head = b"%d\0" % (hash(tuple(names)) & _WORD)
+    begin, end = int(fields[1]), 0
+    part: list[bytes] = []
+    for name in names:  # a listing may have megabytes: it is not put together for each part
+        start, end = end, end + len(name) + 1
+        if end > begin + PAYLOAD_MAX - len(head) - 1:
+            return head + join(*part)
+        if end > begin:
+            part.append(name[max(0, begin - start) :])
+    return head + join(*part) + b"\0"
 
 
-def _listing(space: Space, path: bytes) -> bytes:
+def _listing(space: Space, path: bytes) -> list[bytes]:
     node = space.get(_named(space, path))
     children = node.children
     if node.perms.restricted and not rights(node.perms, space.actor) & OWNER:
-        names = [n for n, c in children.items() if rights(c.perms, space.actor) & READ]
-        return join(*sorted(names))
-    return join(*sorted(children))
+        return sorted(n for n, c in children.items() if rights(c.perms, space.actor) & READ)
+    return sorted(children)
 
 
 def _named(space: Space, path: bytes) -> paths.Names:

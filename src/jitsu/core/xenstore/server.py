@@ -110,17 +110,14 @@ class Server:
         return self.store.take()
 
     def snapshot(self) -> Iterator[bytes]:
-        """Return the records of the store as it is now; they may be taken at leisure."""
+        """Yield the records of the store as it is when the first is taken; the rest at leisure."""
         store = self.store
-        records = journal.snapshot(store.root, dict(store.special), list(store.domains.values()))
         store.snapshots += 1
-        return self._taken(records)
-
-    def _taken(self, records: Iterator[bytes]) -> Iterator[bytes]:
         try:
-            yield from records
+            domains_ = list(store.domains.values())
+            yield from journal.snapshot(store.root, dict(store.special), domains_)
         finally:
-            self.store.snapshots -= 1
+            store.snapshots -= 1
 
     # One request.
 
