@@ -285,6 +285,12 @@ def test_a_guest_answers_the_host() -> None:
         assert browser.getpeername() == (str(WWW.address), PORT)
 
 
+def test_a_guests_store_is_the_hosts_alone() -> None:
+    sent = ethernet.Frame(WWW.mac, CLIENT[0], EtherType.STORE_LINK, bytes(46))
+    with place() as here:
+        assert not here.passes(here.client, ethernet.encode(sent), here.www)
+
+
 # What is counted.
 
 
