@@ -171,4 +171,4 @@ def test_help(jitsu: Jitsu) -> None:
 def test_a_benchmark_that_is_not_there(jitsu: Jitsu) -> None:
     code, printed, complained = jitsu("bench", "nothing")
     assert (code, printed) == (1, "")
-    assert complained.startswith("jitsu: no benchmark is called nothing; there are: dns")
+    assert complained.startswith("jitsu: no benchmark is called nothing; there are: coldstart")

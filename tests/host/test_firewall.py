@@ -330,6 +330,12 @@ def test_a_guest_answers_the_host_over_ipv6() -> None:
         assert browser.getpeername()[:2] == (str(www[1]), PORT)
 
 
+def test_a_guests_store_is_the_hosts_alone() -> None:
+    sent = ethernet.Frame(WWW.mac, CLIENT[0], EtherType.STORE_LINK, bytes(46))
+    with place() as here:
+        assert not here.passes(here.client, ethernet.encode(sent), here.www)
+
+
 # What is counted.
 
 

@@ -15,7 +15,7 @@ import pytest
 import pyxs
 
 from host.store_client import Daemon, RawClient, daemon
-from jitsu.wire.xenstore import HEADER, Op, join
+from jitsu.wire.xenstore import HEADER, Message, Op, encode, join
 
 
 @pytest.fixture
@@ -129,6 +129,20 @@ def test_who_never_reads_is_not_read(store: Daemon) -> None:
             rude.socket.sendall(request * 1_000_000)
         polite(store)
         assert store.memory < 200 << 20
+
+
+def test_who_asks_for_much_at_once_and_reads_gets_all_of_it(store: Daemon) -> None:
+    """Its requests wait for its replies: a piece of 64 KB may ask for 13 MB."""
+    count = 20_000
+    with store.connect() as client:
+        assert client.write(b"/a", b"x" * 4000) == b"OK\0"
+        asking = threading.Thread(
+            target=client.socket.sendall, args=(encode(Message(Op.READ, 1, 0, b"/a\0")) * count,)
+        )
+        asking.start()
+        for _ in range(count):
+            assert len(client.next().payload) == 4000
+        asking.join()
 
 
 def test_who_never_reads_events_is_dropped(store: Daemon) -> None:

@@ -16,7 +16,8 @@ router advertisement or redirect, no neighbour advertisement for another, no ans
 server. Its link-local address is the one that derives from its MAC address (RFC 4291 appendix A);
 without an `address6` it has no IPv6 at all. Guests do not reach each other, asleep or awake, on the
 bridge or by way of the host; the host answers guests but takes no new connection from them. Of
-what the bridge floods for want of an entry, Synjitsu's port gets what is for a service.
+what the bridge floods for want of an entry, Synjitsu's port gets what is for a service. Frames of
+the store link reach a guest from the host's end at its tap alone, never by way of the bridge.
 
 Connection tracking proper (nf_conntrack_bridge) is not used: many kernels lack it, and a SYN flood
 on sleeping services would fill its table, which then drops everybody's packets.
@@ -34,6 +35,7 @@ from jitsu.core.segment import Ends
 from jitsu.errors import HostError
 from jitsu.host.orphans import Orphan
 from jitsu.model import Service
+from jitsu.wire.ethernet import EtherType
 from jitsu.wire.ipv6 import link_local
 
 BUSY_TIMEOUT_MIN = 3600
@@ -185,6 +187,7 @@ class Firewall:
             inside=", ".join(str(service.address) for _, service in self._services),
             inside6=f"ip6 daddr {{ {', '.join(inside6)} }} drop" if inside6 else "",
             own=OWN_MAC.hex(":"),
+            store_link=f"{EtherType.STORE_LINK:#x}",
             probe=self._probe,
             busy=self._busy_timeout,
             each="".join(_each(i, service) for i, (_, service) in numbered),
@@ -284,6 +287,7 @@ update @busy {{ ether saddr }}
 ether daddr != {{ {guests}, {own} }} drop
   }}
   chain to_guest {{
+    ether type {store_link} drop
     icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
     ether type {{ ip, ip6 }} ether daddr & 01:00:00:00:00:00 == 00:00:00:00:00:00 \
 update @busy {{ ether daddr }}

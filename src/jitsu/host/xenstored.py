@@ -29,6 +29,8 @@ from jitsu.host.journal import Journal
 
 WRITE_BUFFER = 64 << 10
 """Bytes that a client may leave unread before its requests are left unread, too."""
+PIECE = 16 << 10
+"""Bytes of requests that are served at a time: their replies are 4 MB at most."""
 BACKLOG = 1024
 _SPARE_DESCRIPTORS = 64
 """For the journal, the event loop and whatever else the process has open."""
@@ -54,6 +56,8 @@ class Client(asyncio.Protocol):
         self._daemon = daemon
         self.spoken = False
         self.paused = False
+        self.unserved = b""
+        """What has come, but waits until it has taken its replies."""
         self.connection: Connection
         self.transport: asyncio.Transport
 
@@ -67,7 +71,13 @@ class Client(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Serve what it asks."""
         self.spoken = True
-        self._daemon.receive(self.connection, data)
+        self.unserved += data
+        self._serve()
+
+    def _serve(self) -> None:
+        while self.unserved and not (self.paused or self.transport.is_closing()):
+            piece, self.unserved = self.unserved[:PIECE], self.unserved[PIECE:]
+            self._daemon.receive(self.connection, piece)
 
     def send(self, connection: Connection) -> None:
         """Send what the store has for it."""
@@ -89,7 +99,9 @@ class Client(asyncio.Protocol):
         """Go on."""
         self.paused = False
         self.connection.queued = 0
-        self.transport.resume_reading()
+        self._serve()
+        if not self.paused:
+            self.transport.resume_reading()
 
     def connection_lost(self, _error: Exception | None) -> None:
         """Forget it."""
