@@ -144,7 +144,7 @@ def _make(ipr: IPRoute, config: NetworkConfig, ledger: _Ledger, undo: ExitStack)
         )
         found = ipr.link_lookup(ifname=config.bridge)
         ipr.link("set", index=found[0], ifalias=_OURS)
-        _obey_no_router(config.bridge)
+        _settle_ipv6(config.bridge)
     index = int(found[0])
     (link,) = ipr.link("get", index=index)
     attributes = dict(link["attrs"])
@@ -160,10 +160,15 @@ def _make(ipr: IPRoute, config: NetworkConfig, ledger: _Ledger, undo: ExitStack)
     return index
 
 
-def _obey_no_router(name: str) -> None:
-    """Have the host take no address or route from what is advertised on its bridge."""
+def _settle_ipv6(name: str) -> None:
+    """Have the host take no address or route from what is advertised on its bridge.
+
+    Nor make sure for a second or two that its link-local address is its own, which derives from
+    the bridge's: without one it cannot ask for a neighbour.
+    """
     with suppress(OSError):  # no IPv6 here, or /proc/sys is not to be written
-        Path(f"/proc/sys/net/ipv6/conf/{name}/accept_ra").write_text("0")
+        for key in ("accept_ra", "accept_dad"):
+            Path(f"/proc/sys/net/ipv6/conf/{name}/{key}").write_text("0")
 
 
 def _address(ipr: IPRoute, config: NetworkConfig, ledger: _Ledger) -> None:
