@@ -1,5 +1,6 @@
 """What is written down, and what comes of reading it."""
 
+import itertools
 import random
 
 import pytest
@@ -129,6 +130,19 @@ def test_a_damaged_record_that_others_follow() -> None:
     written[12] ^= 1
     with pytest.raises(WireError, match="byte 0 is damaged"):
         Recovered().load(bytes(written))
+
+
+def test_a_length_that_is_damaged_is_not_taken_for_the_end() -> None:
+    """Or all that follows would be cut off as if it had never been acknowledged."""
+    records = [effect.record for effect in lived().effects if isinstance(effect, Persist)]
+    written = b"".join(records)
+    ends = list(itertools.accumulate(map(len, records), initial=0))
+    for begin in ends[:-2]:
+        for bit in range(32):
+            damaged = bytearray(written)
+            damaged[begin + 4 + bit // 8] ^= 1 << bit % 8
+            with pytest.raises(WireError):
+                Recovered().load(bytes(damaged))
 
 
 @pytest.mark.parametrize(

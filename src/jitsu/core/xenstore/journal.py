@@ -126,6 +126,8 @@ class Recovered:
             begin = at + _FRAME.size
             body = data[begin : begin + length]
             if len(body) < length:
+                if not _is_beginning(body):
+                    raise WireError(f"the length of the record at byte {at} is damaged")
                 break
             if crc32(body) != checksum:
                 if begin + length == len(data):
@@ -187,6 +189,18 @@ class Recovered:
             siblings = siblings[name].children
         old = siblings.get(names[-1])
         siblings[names[-1]] = Node(value, perms, old.children if old is not None else {})
+
+
+def _is_beginning(body: bytes) -> bool:
+    """Tell whether this may be a record that was cut short: with a wrong length it goes on too far.
+
+    A kind of 0 is of a page that the kernel had not written.
+    """
+    at, kind = 0, _END
+    while 0 < kind <= _END and at + _ENTRY.size <= len(body):
+        kind, *lengths = _ENTRY.unpack_from(body, at)
+        at += _ENTRY.size + sum(lengths)
+    return kind <= _END
 
 
 def _perms(data: bytes) -> Perms:
