@@ -86,7 +86,7 @@ def test_a_broken_protocol_is_told_from_it(fault: str, tmp_path: Path) -> None:
     spin, complaint = BROKEN[fault]
     said = verdict(spin, tmp_path, f"-DBREAK_{fault}")
     broken = re.search(
-        r"^pan:1: (?:assertion violated .*\|\|(\w+)\)|(acceptance cycle))", said, re.M
+        r"^pan:1: (?:assertion violated .*\|\|(\w+)\)|(acceptance cycle))", said, re.MULTILINE
     )
     assert broken is not None, said
     assert complaint in broken.groups()
