@@ -133,6 +133,8 @@ class Service:
     handoff: Handoff = Handoff.AUTO
     terms: Terms | None = None
     """On which connections are opened for it, if they are."""
+    listen: tuple[int, ...] = ()
+    """Ports that are listened on for a program."""
     answer: Answer = Answer.AT_ONCE
     ready: Ready = ReadyOnFrame()
     idle_after: float = 120.0

@@ -70,7 +70,7 @@ class Run:
         }
 
 
-_SPANS = {"tap": ("make tap", "boot"), "exec": ("exec", "tap"), "plugged": ("plug", "exec")}
+_SPANS = {"link": ("make link", "boot"), "exec": ("exec", "link"), "plugged": ("plug", "exec")}
 """Which span each stage of a boot closes, and since when."""
 _EARLY_MAX = 64
 """Frames that a guest may send within the microseconds of its start."""

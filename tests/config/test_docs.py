@@ -39,6 +39,8 @@ def test_the_complete_example_is_right(folder: Path) -> None:
 @pytest.mark.parametrize("example", sorted((Path(__file__).parents[2] / "examples").glob("*.toml")))
 def test_the_examples_that_we_ship_are_right(folder: Path, example: Path) -> None:
     (folder / "hello.elf").write_bytes((folder / "www.elf").read_bytes())
+    (folder / "hello.py").write_bytes((example.parent / "hello.py").read_bytes())
+    (folder / "hello.py").chmod(0o755)
     copy = folder / example.name
     copy.write_text(example.read_text())
     assert config.load(copy).services

@@ -15,7 +15,7 @@ MAIL = '[[service]]\nname = "mail"\nimage = "www.elf"\n'
 BRIDGE = "is no name for a bridge; use 1 to 9 letters, digits and _, and not lo"
 KEYS = (
     "address, address6, answer, backend, boot_timeout, cmdline, dns, handoff, idle_after, image, "
-    "initrd, memory, name, ready, stop, warm"
+    "initrd, listen, memory, name, ready, stop, warm"
 )
 
 
@@ -230,11 +230,34 @@ def not_yet(key: str, value: str, instead: str) -> tuple[str, str]:
     return WWW + f"{key} = {value if value.isdecimal() else repr(value)}", said
 
 
+PROGRAM = '[[service]]\nname = "www"\nbackend = "process"\nimage = "{}"\n'
+NO_LISTEN = 'a virtual machine listens by itself; take it out, or use backend = "process"'
+NO_FRAME = "a program's network is up before it listens; give tcp:PORT or delay:SECONDS"
 LONG = "/run/" + "x" * 88
 READY = "is not known; use frame, tcp:PORT or delay:SECONDS"
 SENSE = [
     # What this version cannot do is refused, not ignored.
-    *(not_yet("backend", b, "auto, qemu") for b in ("spt", "hvt", "xen", "libvirt", "process")),
+    *(not_yet("backend", b, "auto, qemu, process") for b in ("spt", "hvt", "xen", "libvirt")),
+    (WWW + "listen = [80]", f"4: listen: {NO_LISTEN}"),
+    (
+        PROGRAM.format("/etc/passwd") + "listen = [80]",
+        "4: image: /etc/passwd is no program that can be executed; give one, or chmod +x it",
+    ),
+    (PROGRAM.format("/bin/true"), f"1: ready: {NO_FRAME}"),
+    (PROGRAM.format("/bin/true") + "listen = [80]\nhandoff = 'splice'", f"1: ready: {NO_FRAME}"),
+    (
+        PROGRAM.format("/bin/true") + "handoff = 'import'",
+        "5: handoff: connections are imported for a program that is listened for; "
+        "give listen = [PORT]",
+    ),
+    (
+        PROGRAM.format("/bin/true") + "listen = [80]\ncmdline = 'say \"hello'",
+        "6: cmdline: No closing quotation; quote its arguments as in a shell",
+    ),
+    (
+        PROGRAM.format("/bin/true") + "listen = [80]\ninitrd = 'x'",
+        "6: initrd: a program has none; take it out",
+    ),
     (
         WWW + "handoff = 'splice'\nready = 'delay:1'",
         "4: handoff: splice begins when the guest is seen to serve; give ready = frame or tcp:PORT",

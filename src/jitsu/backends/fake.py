@@ -92,7 +92,7 @@ class FakeBackend:
         instance = FakeInstance(service, link, loop.create_future(), script.stops_after)
         self.running[service.name] = instance
         instance.gone.add_done_callback(lambda _: self.running.pop(service.name))
-        watch.stage("tap")
+        watch.stage("link")
         watch.stage("exec")
         if script.dies_after is not None:
             timer = loop.call_later(script.dies_after, instance.die, "died by itself", False)

@@ -6,8 +6,6 @@ greeting waits in the socket, and no summons pays for reading it.
 """
 
 import asyncio
-import os
-import pwd
 import re
 import shutil
 import signal
@@ -23,7 +21,7 @@ from jitsu.config.image import ImageKind, image_kind
 from jitsu.errors import BootError, HostError
 from jitsu.host.guests import address, address6
 from jitsu.host.network import GuestLink, Network
-from jitsu.host.process import Child, Console, Leftovers, spawn
+from jitsu.host.process import Child, Console, Leftovers, spawn, unprivileged_user
 from jitsu.model import Epoch, Handoff, NetworkConfig, Service, StopMode
 
 BINARY = "qemu-system-x86_64"
@@ -107,7 +105,7 @@ def find(accel: str = "tcg") -> Qemu:
     binary = shutil.which(BINARY)
     if binary is None:
         raise HostError(f"{BINARY} is not installed; install qemu-system-x86")
-    return Qemu(binary, accel, _unprivileged_user())
+    return Qemu(binary, accel, unprivileged_user())
 
 
 @dataclass(slots=True)
@@ -151,7 +149,7 @@ class QemuBackend:
             link = await network.open(service)
         except (ValueError, HostError) as error:
             raise BootError(f"{service.image}: {error}") from error
-        watch.stage("tap")
+        watch.stage("link")
         since = console.written
         try:
             child, monitor = self._spawn(service, epoch, kind, link, console)
@@ -249,16 +247,3 @@ def _own_task(instance: QemuInstance, work: "asyncio._CoroutineLike[None]") -> N
     task = asyncio.get_running_loop().create_task(work)
     instance.tasks.add(task)
     task.add_done_callback(instance.tasks.discard)
-
-
-def _unprivileged_user() -> str:
-    """Return whom QEMU shall become: nobody, where root may become nobody."""
-    if os.geteuid() != 0:
-        return ""
-    try:
-        nobody = pwd.getpwnam("nobody").pw_uid
-    except KeyError:
-        return ""
-    spans = [line.split() for line in Path("/proc/self/uid_map").read_text().splitlines()]
-    mapped = any(int(first) <= nobody < int(first) + int(count) for first, _, count in spans)
-    return "nobody" if mapped else ""

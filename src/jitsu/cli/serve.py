@@ -20,7 +20,7 @@ from structlog.typing import FilteringBoundLogger
 from jitsu import config as configuration
 from jitsu.api import control
 from jitsu.api.verbs import Verbs
-from jitsu.backends import qemu, qemu_accel
+from jitsu.backends import process, qemu, qemu_accel
 from jitsu.backends.base import Backend
 from jitsu.core.xenstore.server import Server
 from jitsu.daemon import Ambient, Daemon
@@ -59,13 +59,26 @@ def command(
         leftovers = Leftovers(run / "guests", log.warning)
         leftovers.end()
         stack.callback(leftovers.end)  # should the daemon itself fail
-        accel = qemu_accel.choose(Path(checked.host.state), log, leftovers)
-        hypervisor = qemu.QemuBackend(qemu.find(accel), checked.network, leftovers)
+        backends = _backends(checked, log, leftovers)
         up = stack.enter_context(bridge(checked.network, run / "bridge"))
         network = stack.enter_context(
             kernel_network(up, checked.network.probe, checked.services, log.warning)
         )
-        uvloop.run(_serve(checked, network, {"qemu": hypervisor}, log, ending))
+        uvloop.run(_serve(checked, network, backends, log, ending))
+
+
+def _backends(
+    config: Config, log: FilteringBoundLogger, leftovers: Leftovers
+) -> dict[str, Backend]:
+    """Return the backends that some service wants. Raises HostError where one cannot be."""
+    wanted = {service.backend for service in config.services}
+    backends: dict[str, Backend] = {}
+    if "qemu" in wanted:
+        accel = qemu_accel.choose(Path(config.host.state), log, leftovers)
+        backends["qemu"] = qemu.QemuBackend(qemu.find(accel), config.network, leftovers)
+    if "process" in wanted:
+        backends["process"] = process.ProcessBackend()
+    return backends
 
 
 class _Ending:
@@ -168,6 +181,9 @@ async def _serve(
             gc.freeze()
             network.listen(daemon.frame, daemon.fail)
             stack.callback(network.deafen)
+            if isinstance(programs := backends.get("process"), process.ProcessBackend):
+                programs.prepare()
+                stack.callback(programs.close)
             listen = [str(endpoint) for endpoint in config.directory.listen]
             log.info("serving", services=len(config.services), dns=listen, run=config.host.run)
 

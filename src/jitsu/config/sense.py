@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import shlex
 from collections.abc import Hashable, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
@@ -29,9 +30,13 @@ from jitsu.model import (
 )
 
 # What the file format knows and this version cannot do yet. Refused, never ignored.
-_BACKENDS = ("auto", "qemu")
+_BACKENDS = ("auto", "qemu", "process")
 _SPLICE_TERMS = Terms(connections=1024, window=32 << 10)
 """A guest that knows nothing of it has negotiated nothing: no window scale, SACK or timestamps."""
+_PROCESS_TERMS = Terms(
+    connections=1024, window=32 << 10, window_scale=7, sack=True, timestamps=True
+)
+"""What this kernel goes on with, and what one process surely has descriptors for."""
 _STOPS = (StopMode.DESTROY, StopMode.SHUTDOWN)
 _SOCKET_PATH_MAX = 107
 """Bytes (unix(7): sun_path, without the NUL at its end)."""
@@ -174,7 +179,7 @@ class Sense:
         if shape.address6:
             self._address6(i, shape.address6, network.subnet6)
         self._supported(i, shape)
-        image, terms = self._image(i, shape.image)
+        image, terms = self._guest(i, shape)
         handoff = self._handoff(i, shape.handoff, image, terms)
         return Service(
             name=Name(shape.name),
@@ -186,7 +191,8 @@ class Sense:
             backend="qemu" if shape.backend == "auto" else shape.backend,
             memory=shape.memory,
             cmdline=shape.cmdline,
-            initrd=self._initrd(i, shape.initrd),
+            initrd=self._initrd(i, shape.initrd) if shape.backend != "process" else "",
+            listen=tuple(dict.fromkeys(shape.listen)),
             handoff=handoff,
             terms={Handoff.IMPORT: terms, Handoff.SPLICE: _SPLICE_TERMS}.get(handoff),
             answer=shape.answer,
@@ -223,12 +229,44 @@ class Sense:
         if asked is Handoff.AUTO:
             return Handoff.IMPORT if terms else Handoff.REPLAY
         if asked is Handoff.IMPORT and terms is None:
+            if self._shape.service[i].backend == "process":
+                what = "handoff: connections are imported for a program that is listened for"
+                self._blame(("service", i, "handoff"), f"{what}; give listen = [PORT]")
+                return asked
             what = f"handoff: {image} does not say that it can import connections (no Jitsu note)"
             self._blame(("service", i, "handoff"), f"{what}; use splice or replay")
         if asked is Handoff.SPLICE and self._shape.service[i].ready.startswith("delay"):
             what = "handoff: splice begins when the guest is seen to serve"
             self._blame(("service", i, "handoff"), f"{what}; give ready = frame or tcp:PORT")
         return asked
+
+    def _guest(self, i: int, shape: ServiceShape) -> tuple[str, Terms | None]:
+        """Return where the image or program of a service is, and its terms."""
+        if shape.backend == "process":
+            return self._program(i, shape)
+        if shape.listen:
+            what = "listen: a virtual machine listens by itself; take it out, or use backend"
+            self._blame(("service", i, "listen"), f'{what} = "process"')
+        return self._image(i, shape.image)
+
+    def _program(self, i: int, shape: ServiceShape) -> tuple[str, Terms | None]:
+        """Return where a program is, beside the configuration, and its terms."""
+        path = self._folder / shape.image
+        if not path.is_file() or not os.access(path, os.X_OK):
+            what = f"image: {path} is no program that can be executed"
+            self._blame(("service", i, "image"), f"{what}; give one, or chmod +x it")
+        try:
+            shlex.split(shape.cmdline)
+        except ValueError as error:
+            what = f"cmdline: {error}; quote its arguments as in a shell"
+            self._blame(("service", i, "cmdline"), what)
+        if shape.initrd:
+            self._blame(("service", i, "initrd"), "initrd: a program has none; take it out")
+        imports = bool(shape.listen) and shape.handoff in (Handoff.AUTO, Handoff.IMPORT)
+        if shape.ready == "frame" and not imports and shape.handoff is not Handoff.IMPORT:
+            what = "ready: a program's network is up before it listens"
+            self._blame(("service", i, "ready"), f"{what}; give tcp:PORT or delay:SECONDS")
+        return str(path), _PROCESS_TERMS if shape.listen else None
 
     def _image(self, i: int, image: str) -> tuple[str, Terms | None]:
         """Return where `image` is, beside the configuration or carried by Jitsu, and its terms."""

@@ -145,6 +145,7 @@ Folder = Annotated[str, BeforeValidator(_folder)]
 Domain = Annotated[str, BeforeValidator(_domain)]
 Listener = Annotated[Endpoint, BeforeValidator(_endpoint)]
 AnyNetwork = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
+Port = Annotated[int, Field(ge=1, le=0xFFFF)]
 Seconds = Annotated[float, Field(ge=0.001, le=1e7)]
 
 
@@ -190,6 +191,7 @@ class ServiceShape(_Table):
     memory: Annotated[Memory, Field(ge=MEMORY_MIN, multiple_of=1 << 10)] = 16 << 20
     cmdline: Text = Field("", max_length=1024)
     initrd: Text = ""
+    listen: list[Port] = []
     handoff: Handoff = Field(Handoff.AUTO, strict=False)
     answer: Answer = Field(Answer.AT_ONCE, strict=False)
     ready: str = "frame"

@@ -37,6 +37,7 @@ class Bridge:
 
     name: str
     index: int
+    network: NetworkConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,7 @@ def bridge(config: NetworkConfig, record: Path | None = None) -> Iterator[Bridge
         except NetlinkError as error:
             hint = _WHAT_TO_DO.get(error.code, "see `jitsu check`")
             raise HostError(f"bridge {config.bridge}: {error.args[1]}; {hint}") from error
-        yield Bridge(config.bridge, index)
+        yield Bridge(config.bridge, index, config)
 
 
 def port_settings(index: int) -> None:

@@ -1,4 +1,4 @@
-"""A `Network` made of the kernel's bridge and taps.
+"""A `Network` made of the kernel's bridge, taps and cables.
 
 System calls that take the rtnl lock, or wait for an RCU grace period as closing a packet socket
 or a tap does (6 and 20 ms measured), run on a thread: the event loop also answers DNS queries for
@@ -11,8 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from contextlib import ExitStack, contextmanager, suppress
 from ipaddress import IPv4Address
 from typing import TypeVar
 
@@ -27,6 +26,7 @@ from jitsu.host.network import FrameHandler, GuestLink
 from jitsu.host.splice import Splicer
 from jitsu.host.storeport import StorePort
 from jitsu.host.tap import open_tap
+from jitsu.host.veth import open_veth
 from jitsu.model import Handoff, Mac, Name, Service
 
 T = TypeVar("T")
@@ -43,11 +43,12 @@ _BATCH = 64
 
 
 class KernelLink:
-    """One guest's tap. It is nobody's until it joins the bridge."""
+    """One guest's interface. It is nobody's until it joins the bridge."""
 
-    def __init__(self, name: str, bridge: Bridge, network: "KernelNetwork") -> None:
+    def __init__(self, name: str, fd: int, bridge: Bridge, network: "KernelNetwork") -> None:
+        """Own interface `name`, whose other end is `fd`."""
         self.name = name
-        self.fd = open_tap(name, vnet_hdr=True)
+        self.fd = fd
         try:
             self.index = socket.if_nametoindex(name)
         except OSError as error:
@@ -62,10 +63,16 @@ class KernelLink:
         self._on_frame: FrameHandler | None = None
         self._splicer: Splicer | None = None
         self._orphans: list[orphans.Orphan] = []
+        self._remove = b""
+        """The request that removes the interface, where that does not go with its guest."""
 
     def __repr__(self) -> str:
         """Return the interface's name."""
         return f"<KernelLink {self.name}>"
+
+    def remove_by(self, request: bytes) -> None:
+        """Remove the interface by `request` when it is closed: it does not go with its guest."""
+        self._remove = request
 
     def release(self) -> None:
         """Close the descriptor; quick, for the guest has its own by now."""
@@ -135,6 +142,10 @@ class KernelLink:
         if fd >= 0:
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(self._network.closers, os.close, fd)
+        remove, self._remove = self._remove, b""
+        if remove:
+            with suppress(HostError):  # it has gone already
+                await self._network.request(remove)
         if self.service is not None:
             self._orphans = await self._network.forget(self.service)
 
@@ -227,15 +238,25 @@ class KernelNetwork:
         """Make the next guest's tap now, so that no summons waits for it."""
         if self._spare is None:
             name = f"{self._bridge.name}-new"
-            self._spare = self._netlink.submit(KernelLink, name, self._bridge, self)
+            self._spare = self._netlink.submit(self._tap, name)
 
     async def open(self, service: Service) -> GuestLink:
-        """Return the tap that lies ready, or make one."""
-        link = self._take_spare()
-        if link is None:
-            make = partial(KernelLink, self.name_of(service), self._bridge, self)
-            link = await asyncio.get_running_loop().run_in_executor(self._netlink, make)
+        """Return the tap that lies ready, or make one; for a process make what it can use."""
+        name = self.name_of(service)
+        link = self._take_spare() if service.backend != "process" else None
+        if service.backend == "process":
+            link = await self.on_netlink(self._veth, name, service)
+        elif link is None:
+            link = await self.on_netlink(self._tap, name)
         link.service = service
+        return link
+
+    def _tap(self, name: str) -> KernelLink:
+        return KernelLink(name, open_tap(name, vnet_hdr=True), self._bridge, self)
+
+    def _veth(self, name: str, service: Service) -> KernelLink:
+        link = KernelLink(name, open_veth(name, service, self._bridge.network), self._bridge, self)
+        link.remove_by(netlink.remove(name))
         return link
 
     def _take_spare(self) -> KernelLink | None:

@@ -11,17 +11,23 @@ a thread, never on the event loop.
 import os
 import socket
 import struct
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
 from pyroute2.netlink.rtnl import (
+    RTM_DELLINK,
     RTM_DELQDISC,
+    RTM_NEWADDR,
     RTM_NEWLINK,
     RTM_NEWNEIGH,
     RTM_NEWQDISC,
+    RTM_NEWROUTE,
     RTM_NEWTFILTER,
     TC_H_CLSACT,
 )
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
 from pyroute2.netlink.rtnl.tcmsg import tcmsg
 
 from jitsu.errors import HostError
@@ -31,6 +37,8 @@ _NLM_F_REQUEST, _NLM_F_ACK = 0x1, 0x4
 _NLM_F_REPLACE, _NLM_F_EXCL, _NLM_F_CREATE = 0x100, 0x200, 0x400
 _NLMSG_ERROR = 2
 _IFF_UP = 0x1
+_IFA_F_NODAD = 0x02
+_RT_TABLE_MAIN, _RTPROT_STATIC, _RTN_UNICAST = 254, 4, 1
 _ADDR_GEN_MODE_NONE = 1
 _NUD_NOARP = 0x40  # shown as "static" by bridge(8)
 _NTF_MASTER, _NTF_STICKY = 0x04, 0x40
@@ -56,6 +64,65 @@ def join(index: int, bridge: int, name: str) -> bytes:
         ("IFLA_AF_SPEC", {"attrs": [("AF_INET6", mode)]}),
     ]
     return _encoded(message, RTM_NEWLINK, 0)
+
+
+def veth(name: str, peer: str, mac: Mac, namespace: int) -> bytes:
+    """Encode: make link `name` and at its other end `peer`, with `mac`, in another namespace."""
+    other = [("IFLA_IFNAME", peer), ("IFLA_ADDRESS", mac.hex(":")), ("IFLA_NET_NS_FD", namespace)]
+    message = ifinfmsg()
+    message["attrs"] = [
+        ("IFLA_IFNAME", name),
+        (
+            "IFLA_LINKINFO",
+            {
+                "attrs": [
+                    ("IFLA_INFO_KIND", "veth"),
+                    ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", {"attrs": other})]}),
+                ]
+            },
+        ),
+    ]
+    return _encoded(message, RTM_NEWLINK, _NLM_F_CREATE | _NLM_F_EXCL)
+
+
+def remove(name: str) -> bytes:
+    """Encode: link `name` is no more, nor its other end."""
+    message = ifinfmsg()
+    message["attrs"] = [("IFLA_IFNAME", name)]
+    return _encoded(message, RTM_DELLINK, 0)
+
+
+def up(index: int) -> bytes:
+    """Encode: link `index` goes up."""
+    message = ifinfmsg()
+    message["index"] = index
+    message["flags"] = message["change"] = _IFF_UP
+    return _encoded(message, RTM_NEWLINK, 0)
+
+
+def address(index: int, interface: IPv4Interface | IPv6Interface) -> bytes:
+    """Encode: link `index` has an address, and nobody need be asked whether it is free."""
+    message = ifaddrmsg()
+    message["family"] = _family(interface)
+    message["prefixlen"] = interface.network.prefixlen
+    message["flags"] = _IFA_F_NODAD
+    message["index"] = index
+    message["attrs"] = [("IFA_LOCAL", str(interface.ip)), ("IFA_ADDRESS", str(interface.ip))]
+    return _encoded(message, RTM_NEWADDR, _NLM_F_CREATE | _NLM_F_EXCL)
+
+
+def default_route(index: int, gateway: IPv4Address | IPv6Address) -> bytes:
+    """Encode: what goes to no neighbour of link `index` goes to `gateway` by it."""
+    message = rtmsg()
+    message["family"] = _family(gateway)
+    message["table"], message["proto"] = _RT_TABLE_MAIN, _RTPROT_STATIC
+    message["type"] = _RTN_UNICAST
+    message["attrs"] = [("RTA_GATEWAY", str(gateway)), ("RTA_OIF", index)]
+    return _encoded(message, RTM_NEWROUTE, _NLM_F_CREATE | _NLM_F_EXCL)
+
+
+def _family(address: IPv4Address | IPv6Address) -> int:
+    return socket.AF_INET if address.version == 4 else socket.AF_INET6
 
 
 def own(mac: Mac, index: int) -> bytes:
@@ -127,7 +194,7 @@ class Requests:
             raise HostError(f"rtnetlink: {os.strerror(-refused)}")
 
 
-def _encoded(message: ifinfmsg | ndmsg | tcmsg, kind: int, flags: int) -> bytes:
+def _encoded(message: ifaddrmsg | ifinfmsg | ndmsg | rtmsg | tcmsg, kind: int, flags: int) -> bytes:
     message["header"]["type"] = kind
     message["header"]["flags"] = _NLM_F_REQUEST | _NLM_F_ACK | flags
     message.encode()

@@ -1,4 +1,4 @@
-"""Network namespaces without names: they vanish with the last process inside, whatever happens.
+"""Namespaces without names: they vanish with the last process inside, whatever happens.
 
 `two_hosts` is what the demo and the tests stand on: a host and a client, joined by a cable.
 """
@@ -17,6 +17,7 @@ from pyroute2 import IPRoute
 from jitsu.errors import HostError
 
 _CLONE_NEWUSER, _CLONE_NEWNET, _CLONE_NEWNS = 0x10000000, 0x40000000, 0x00020000
+_CLONE_NEWPID = 0x20000000
 _HERE = "/proc/thread-self/ns/net"
 UPLINK, CLIENT_PORT = "lan0", "eth0"
 """The two ends of the cable: the host's, and the client's."""
@@ -32,13 +33,20 @@ class TwoHosts:
     @contextmanager
     def at(self, namespace: int) -> Iterator[None]:
         """Be in `namespace`; sockets and processes that are made meanwhile stay there."""
-        here = os.open(_HERE, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            _call("setns", namespace, _CLONE_NEWNET)
+        with within(namespace):
             yield
-        finally:
-            _call("setns", here, _CLONE_NEWNET)
-            os.close(here)
+
+
+@contextmanager
+def within(namespace: int) -> Iterator[None]:
+    """Have this thread be in a network namespace. Raises OSError."""
+    here = os.open(_HERE, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _call("setns", namespace, _CLONE_NEWNET)
+        yield
+    finally:
+        _call("setns", here, _CLONE_NEWNET)
+        os.close(here)
 
 
 def become_root() -> None:
@@ -65,7 +73,7 @@ def two_hosts(client: IPv4Interface) -> Iterator[TwoHosts]:
     """Make a host and a client with address `client`, joined by a cable. Raises HostError."""
     with ExitStack() as undo:
         try:
-            hosts = TwoHosts(_new(undo), _new(undo))
+            hosts = TwoHosts(_until(undo), _until(undo))
             with hosts.at(hosts.client), IPRoute() as ipr:
                 peer = {"ifname": UPLINK, "net_ns_fd": hosts.host}
                 ipr.link("add", ifname=CLIENT_PORT, kind="veth", peer=peer)
@@ -81,15 +89,40 @@ def two_hosts(client: IPv4Interface) -> Iterator[TwoHosts]:
         yield hosts
 
 
-def _new(undo: ExitStack) -> int:
+def new_namespace() -> int:
+    """Return the descriptor of a network namespace that nobody is in. Raises OSError."""
     here = os.open(_HERE, os.O_RDONLY | os.O_CLOEXEC)
     try:
         _call("unshare", _CLONE_NEWNET)
-        made = os.open(_HERE, os.O_RDONLY | os.O_CLOEXEC)
-        undo.callback(os.close, made)
-        _call("setns", here, _CLONE_NEWNET)
+        try:
+            return os.open(_HERE, os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            _call("setns", here, _CLONE_NEWNET)
     finally:
         os.close(here)
+
+
+@contextmanager
+def children_apart() -> Iterator[None]:
+    """Have the processes that this thread starts see and signal none but each other.
+
+    The first is their init (pid_namespaces(7)): with it all end. Only one may be started. Raises
+    OSError.
+    """
+    here = os.open("/proc/thread-self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _call("unshare", _CLONE_NEWPID)
+        try:
+            yield
+        finally:
+            _call("setns", here, _CLONE_NEWPID)
+    finally:
+        os.close(here)
+
+
+def _until(undo: ExitStack) -> int:
+    made = new_namespace()
+    undo.callback(os.close, made)
     return made
 
 

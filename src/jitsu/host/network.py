@@ -31,7 +31,7 @@ class GuestLink(Protocol):
 
     @property
     def fd(self) -> int:
-        """The tap's descriptor, for the hypervisor to inherit; -1 once it is released."""
+        """What the guest gets: its tap, or for a process its namespace; -1 once it is released."""
 
     def release(self) -> None:
         """Close the descriptor: from now on the interface lives as long as the guest."""

@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import pwd
+import re
 import select
 import signal
 from collections import deque
@@ -69,10 +71,23 @@ class Child:
         """Return the pid and whether it runs."""
         return f"<Child {self.pid}{' exited' if self.exited.done() else ''}>"
 
+    def write_to(self, console: Console) -> None:
+        """Put what it writes from now on there."""
+        self._console = console
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal, unless it has exited."""
         if not self.exited.done():
             signal.pidfd_send_signal(self._pidfd, number)
+
+    def heeds(self, number: int) -> bool:
+        """Say whether it catches a signal, or wants to know nothing of it (proc(5))."""
+        try:
+            status = Path(f"/proc/{self.pid}/status").read_text()
+        except OSError:  # it has exited
+            return False
+        masks = re.findall(r"^Sig(?:Ign|Cgt):\t(\w+)$", status, re.MULTILINE)
+        return any(int(mask, 16) >> (number - 1) & 1 for mask in masks)
 
     def _reap(self) -> None:
         self._loop.remove_reader(self._pidfd)
@@ -216,3 +231,16 @@ class Leftovers:
             if option == b"-pidfile" and note == self.note(note.stem):
                 return note.stem
         return ""
+
+
+def unprivileged_user() -> str:
+    """Return whom a guest's process shall become: nobody, where we may do that; or nothing."""
+    if os.geteuid() != 0:
+        return ""
+    try:
+        nobody = pwd.getpwnam("nobody").pw_uid
+    except KeyError:
+        return ""
+    spans = [line.split() for line in Path("/proc/self/uid_map").read_text().splitlines()]
+    mapped = any(int(first) <= nobody < int(first) + int(count) for first, _, count in spans)
+    return "nobody" if mapped else ""

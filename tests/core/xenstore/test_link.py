@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.xenstore.guest_end import Between, Weather
+from core.xenstore.between import Between, Weather
+from jitsu.core.xenstore.guest_end import GuestEnd
 from jitsu.core.xenstore.link import (
     QUEUE_BYTES_MAX,
     Closed,
@@ -16,7 +17,7 @@ from jitsu.core.xenstore.link import (
     Send,
     StoreLink,
 )
-from jitsu.wire.storelink import Segment, decode, encode
+from jitsu.wire.storelink import DATA_BYTES_MAX, Segment, decode, encode
 
 MINE, OTHER = 0x11111111, 0x22222222
 
@@ -222,9 +223,7 @@ def test_sessions_do_not_mix(seed: int) -> None:
     """A guest that starts over and over is heard as of its last start, whatever comes late."""
     between = Between(Weather(loss=0.2, duplicate=0.3, jitter=0.5), seed)
     for life in range(5):
-        between.guest.waiting.clear()
         between.guest.begin()
-        between.guest.received.clear()
         between.guest_sends(bytes([life]) * 5_000)
         while between.opened <= life:
             between.step()
@@ -262,3 +261,14 @@ def test_a_host_that_forgot_makes_the_guest_begin_anew() -> None:
     between.run()
     assert between.received == b"xz"
     assert between.opened == 2
+
+
+def test_the_guest_drops_what_makes_no_sense() -> None:
+    end = GuestEnd(draw=lambda: MINE)
+    (first,) = end.send(bytes(2_000), 0.0)
+    assert decode(first) == Segment(MINE, 0, 0, bytes(DATA_BYTES_MAX), open=True)
+    assert end.handle(b"rubbish", 0.0) == []
+    assert end.handle(encode(Segment(OTHER, reset=True)), 0.0) == []
+    assert end.resets == 0
+    (second,) = end.handle(encode(Segment(MINE, 0, 1)), 0.0)
+    assert decode(second) == Segment(MINE, 1, 0, bytes(2_000 - DATA_BYTES_MAX))

@@ -1,4 +1,4 @@
-"""The guest's end of a store link, in Python, and a link that does its worst."""
+"""Both ends of a store link, and between them a wire that does its worst."""
 
 import heapq
 import itertools
@@ -6,73 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
+from jitsu.core.xenstore.guest_end import GuestEnd
 from jitsu.core.xenstore.link import Closed, Effect, Opened, Received, Send, StoreLink
-from jitsu.wire.storelink import Segment, decode, encode
-
-RETRY_FIRST, RETRY_MAX = 0.010, 0.640
-
-
-class GuestEnd:
-    """As simple as can be: it acknowledges at once, and tries for ever."""
-
-    def __init__(self, random: Random) -> None:
-        self.random = random
-        self.received = bytearray()
-        self.resets = 0
-        self.waiting = bytearray()
-        self.begin()
-
-    def begin(self) -> None:
-        self.session = self.random.randrange(1, 2**32)
-        self.open = True
-        self.sequence = self.expected = 0
-        self.in_flight = b""
-        self.retry_at = float("inf")
-        self.interval = RETRY_FIRST
-
-    def segment(self, data: bytes) -> bytes:
-        sequence = self.sequence + bool(self.in_flight and not data)
-        return encode(Segment(self.session, sequence, self.expected, data, self.open))
-
-    def send(self, data: bytes, now: float) -> list[bytes]:
-        self.waiting += data
-        return self.flush(now)
-
-    def flush(self, now: float) -> list[bytes]:
-        if self.in_flight or not self.waiting:
-            return []
-        size = self.random.randint(1, 1400)
-        self.in_flight = bytes(self.waiting[:size])
-        del self.waiting[:size]
-        return self.transmit(now)
-
-    def transmit(self, now: float) -> list[bytes]:
-        self.retry_at = now + self.interval
-        self.interval = min(2 * self.interval, RETRY_MAX)
-        return [self.segment(self.in_flight)]
-
-    def tick(self, now: float) -> list[bytes]:
-        return self.transmit(now) if now >= self.retry_at else []
-
-    def input(self, payload: bytes, now: float) -> list[bytes]:
-        segment = decode(payload)
-        if segment.session != self.session:
-            return []
-        if segment.reset:
-            self.resets += 1
-            self.begin()
-            return []
-        self.open = False
-        if self.in_flight and segment.acknowledged == self.sequence + 1:
-            self.sequence += 1
-            self.in_flight = b""
-            self.retry_at = float("inf")
-            self.interval = RETRY_FIRST
-        if segment.data and segment.sequence == self.expected:
-            self.expected += 1
-            self.received += segment.data
-        sent = self.flush(now)
-        return sent or ([self.segment(b"")] if segment.data else [])
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +26,9 @@ class Between:
         self.random = Random(seed)
         self.weather = weather
         self.host = StoreLink()
-        self.guest = GuestEnd(self.random)
+        self.guest = GuestEnd(
+            draw=lambda: self.random.randrange(1, 2**32), piece=lambda: self.random.randint(1, 1400)
+        )
         self.now = 0.0
         self.frames: list[tuple[float, int, bool, bytes]] = []
         self.order = itertools.count()
@@ -143,7 +80,7 @@ class Between:
             if to_host:
                 self.perform(self.host.handle(payload, self.now))
             else:
-                self.carry(True, self.guest.input(payload, self.now))
+                self.carry(True, self.guest.handle(payload, self.now))
         else:
             self.now = max(self.now, due)
             self.perform(self.host.tick(self.now))

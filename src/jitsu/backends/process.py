@@ -1,0 +1,185 @@
+"""Linux programs as guests: a network namespace and a process tree of their own, no hypervisor.
+
+A program is started by `jitsu.guest`, which listens for it, takes over the connections that are
+open already and becomes it. To load Python takes longer than all the rest, so one that has loaded
+it waits ahead of each boot; it is told by a socket whom to become, and in which network.
+
+What a program starts ends with it: it is the init of its process tree. It ends with the daemon,
+too, however that ends.
+"""
+
+import asyncio
+import json
+import os
+import shlex
+import signal
+import socket
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+
+from jitsu.backends.base import Exit, Watch
+from jitsu.errors import BootError, HostError
+from jitsu.host.netns import children_apart
+from jitsu.host.network import GuestLink, Network
+from jitsu.host.process import Child, Console, spawn, unprivileged_user
+from jitsu.host.veth import INTERFACE
+from jitsu.model import Epoch, Handoff, Service, StopMode
+
+_ORDER_FD = 3
+_LAUNCHER = (sys.executable, "-I", "-m", "jitsu.guest", "--order", str(_ORDER_FD))
+_SPARE_AFTER = 0.2
+"""Seconds after a boot until the next launcher is started: the program has requests to answer."""
+
+
+def order(service: Service, epoch: Epoch, user: str) -> list[str]:
+    """Return the arguments of `jitsu.guest` for a boot of a service."""
+    word = f"{service.name}/{epoch}" if service.handoff is Handoff.IMPORT else ""
+    return [
+        *("--interface", INTERFACE, "--handoff", word, "--user", user),
+        *(f"--listen={port}" for port in service.listen),
+        *("--", service.image, *shlex.split(service.cmdline)),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Launcher:
+    """A process that waits to be told which program it is."""
+
+    child: Child
+    orders: socket.socket
+
+
+@dataclass(slots=True)
+class ProcessInstance:
+    """A program that runs."""
+
+    link: GuestLink
+    child: Child
+    gone: asyncio.Future[Exit]
+    task: asyncio.Task[None] | None = None
+    asked: bool = False
+    """Whether it was asked to end, and not only made to."""
+
+    def stop(self, how: StopMode) -> None:
+        """Ask it to end by SIGTERM, or end it.
+
+        As the init of its process tree it would not have the signal's default action, which is to
+        end (pid_namespaces(7)): who has not said what else to do has it from us.
+        """
+        if how is StopMode.SHUTDOWN and self.child.heeds(signal.SIGTERM):
+            self.child.signal(signal.SIGTERM)
+        else:
+            self.child.signal(signal.SIGKILL)
+        self.asked = self.asked or how is StopMode.SHUTDOWN
+
+
+class ProcessBackend:
+    """Starts and ends programs."""
+
+    def __init__(self) -> None:
+        self._user = unprivileged_user()
+        self._consoles: dict[str, Console] = {}
+        self._spare: _Launcher | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def prepare(self) -> None:
+        """Have a launcher wait for the next boot."""
+        self._spare = self._take_spare()
+        if self._spare is None:
+            with suppress(HostError):  # the next boot will say why
+                self._spare = _launch()
+
+    def close(self) -> None:
+        """Let the launcher go that waits."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if (spare := self._take_spare()) is not None:
+            spare.orders.close()
+
+    def _take_spare(self) -> _Launcher | None:
+        spare, self._spare = self._spare, None
+        if spare is not None and spare.child.exited.done():
+            spare.orders.close()
+            return None
+        return spare
+
+    async def boot(
+        self, service: Service, epoch: Epoch, network: Network, watch: Watch
+    ) -> ProcessInstance:
+        """Tell a launcher what to become; its network is joined to the bridge meanwhile."""
+        console = self._consoles.setdefault(service.name, Console())
+        if not os.access(service.image, os.X_OK):
+            raise BootError(f"{service.image} cannot be executed")
+        try:
+            link = await network.open(service)
+        except HostError as error:
+            raise BootError(str(error)) from error
+        since = console.written
+        try:
+            # First: who is told whom to become speaks to the store within a millisecond.
+            await link.join(watch.on_frame)
+            watch.stage("link")
+            child = self._start(order(service, epoch, self._user), link, console)
+        except HostError as error:
+            await link.close()
+            raise BootError(str(error)) from error
+        watch.stage("exec")
+        link.release()
+        loop = asyncio.get_running_loop()
+        instance = ProcessInstance(link, child, loop.create_future())
+        instance.task = loop.create_task(_bury(instance, console, since))
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = loop.call_later(_SPARE_AFTER, self.prepare)
+        return instance
+
+    def console(self, service: Service) -> str:
+        """Return what programs of this service have written."""
+        console = self._consoles.get(service.name)
+        return console.text() if console else ""
+
+    def _start(self, arguments: list[str], link: GuestLink, console: Console) -> Child:
+        """Return the process that becomes what `arguments` say. Raises HostError."""
+        launcher = self._take_spare() or _launch()
+        with launcher.orders:
+            try:
+                launcher.child.write_to(console)
+                socket.send_fds(launcher.orders, [json.dumps(arguments).encode()], [link.fd])
+            except OSError as error:
+                launcher.child.signal(signal.SIGKILL)
+                raise HostError(f"the launcher does not listen: {error.strerror}") from error
+        return launcher.child
+
+
+def _launch() -> _Launcher:
+    try:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    except OSError as error:
+        raise HostError(f"no socket for a launcher: {error.strerror}") from error
+    with theirs:
+        try:
+            with children_apart():
+                child = spawn(_LAUNCHER, {_ORDER_FD: theirs.fileno()}, Console())
+        except (HostError, OSError) as error:
+            ours.close()
+            raise HostError(f"no launcher: {error}") from error
+    return _Launcher(child, ours)
+
+
+async def _bury(instance: ProcessInstance, console: Console, since: int) -> None:
+    code = await instance.child.exited
+    exit_ = exit_of(code, console.last_line(since), asked=instance.asked)
+    try:
+        await instance.link.close()
+    finally:
+        instance.gone.set_result(exit_)
+
+
+def exit_of(code: int, said: str, *, asked: bool) -> Exit:
+    """Tell how a program went from its exit code and its last line."""
+    if code == 0 or (asked and code in (-signal.SIGTERM, -signal.SIGKILL)):
+        return Exit("the program has ended", clean=True)
+    if code < 0:
+        return Exit(f"the program was killed by signal {-code}", clean=False)
+    return Exit(f"the program exited with {code}: {said}", clean=False)

@@ -1,0 +1,157 @@
+"""Listen, take over the connections that are open already, and become a server."""
+
+import argparse
+import ctypes
+import fcntl
+import json
+import os
+import pwd
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from jitsu.errors import ControlError, HostError, JitsuError
+from jitsu.guest.handover import parse_word, take_over
+from jitsu.guest.store import Store
+
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
+_CLONE_NEWNET = 0x40000000
+_FD_FIRST = 3
+"""Where sd_listen_fds(3) has them begin."""
+_ORDER_BYTES_MAX = 64 << 10
+_BACKLOG = 4096
+
+
+def main() -> None:
+    """Do what the command line says, or what the host's daemon says by a socket."""
+    try:
+        options = _parse(sys.argv[1:])
+        ordered = options.order is not None
+        if ordered:
+            _die_with_daemon()
+            # The init of a process tree has no signal's default action (pid_namespaces(7)).
+            signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+            options = _parse(_await_order(options.order))
+        _become(options, ordered=ordered)
+    except (JitsuError, OSError) as error:
+        sys.exit(f"jitsu: {error}")
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -m jitsu.guest", description=__doc__)
+    parser.add_argument("--listen", metavar="PORT", type=int, action="append", default=[])
+    parser.add_argument("--interface", default="eth0", help="the link to the host")
+    parser.add_argument("--handoff", metavar="SERVICE/EPOCH", help="else from the kernel's command")
+    parser.add_argument("--user", default="", help="whom to become")
+    parser.add_argument("--order", metavar="FD", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("program", nargs="*", help="the server, and its arguments")
+    return parser.parse_args(argv)
+
+
+def _await_order(fd: int) -> list[str]:
+    """Return the arguments of the service that we are to be, in whose network we are from now on.
+
+    There may be none for long: who waits has loaded all that it needs.
+    """
+    with socket.socket(fileno=fd) as orders:
+        data, namespaces, _, _ = socket.recv_fds(orders, _ORDER_BYTES_MAX, 1)
+    if not namespaces:
+        sys.exit(0)  # the daemon has gone, or needs us no more
+    _call("setns", namespaces[0], _CLONE_NEWNET)
+    os.close(namespaces[0])
+    argv: list[str] = json.loads(data)
+    return argv
+
+
+def _become(options: argparse.Namespace, *, ordered: bool) -> None:
+    if not options.program:
+        raise ControlError("no program is named")
+    program = options.program[0]
+    if not os.access(program, os.X_OK):
+        raise ControlError(f"{program} cannot be executed")
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    sockets = {port: listen(port) for port in options.listen}
+    connections: list[socket.socket] = []
+    word = _word_of_kernel() if options.handoff is None else options.handoff
+    if word:
+        store = Store(options.interface)
+        connections = take_over(store, *parse_word(word), told=_say)
+        store.close()
+    names = ["listen"] * len(sockets) + ["connection"] * len(connections)
+    _pass_on([*sockets.values(), *connections])
+    environment = os.environ | {
+        "LISTEN_PID": str(os.getpid()),
+        "LISTEN_FDS": str(len(names)),
+        "LISTEN_FDNAMES": ":".join(names),
+    }
+    if options.user:
+        _drop_privileges(options.user)
+    if ordered:
+        _die_with_daemon()  # which was forgotten with the privileges
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # which Python ignores
+    try:
+        os.execve(program, options.program, environment)
+    except OSError as error:
+        who = f" as {options.user}" if options.user else ""
+        raise HostError(f"cannot execute {program}{who}: {error.strerror}") from error
+
+
+def listen(port: int) -> socket.socket:
+    """Listen on a port of all our addresses. Raises HostError."""
+    try:
+        return socket.create_server(
+            ("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG
+        )
+    except OSError:
+        pass  # no IPv6 here, or somebody else listens
+    try:
+        return socket.create_server(("", port), backlog=_BACKLOG)
+    except OSError as error:
+        raise HostError(f"cannot listen on port {port}: {error.strerror}") from error
+
+
+def _say(what: str) -> None:
+    sys.stderr.write(f"jitsu: {what}\n")
+
+
+def _word_of_kernel() -> str:
+    words = Path("/proc/cmdline").read_text().split()
+    return next((w.removeprefix("handoff=") for w in words if w.startswith("handoff=")), "")
+
+
+def _pass_on(sockets: Sequence[socket.socket]) -> None:
+    """Put sockets where the program looks for them."""
+    above = _FD_FIRST + len(sockets)
+    aside = [fcntl.fcntl(each.detach(), fcntl.F_DUPFD_CLOEXEC, above) for each in sockets]
+    for i, fd in enumerate(aside):
+        os.dup2(fd, _FD_FIRST + i, inheritable=True)
+
+
+def _drop_privileges(name: str) -> None:
+    """Become somebody who may do nothing, and never more."""
+    user = pwd.getpwnam(name)
+    os.setgroups([])
+    os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
+    os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
+    _call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def _die_with_daemon() -> None:
+    """Be killed when whoever has started us is, and with us all that we have started."""
+    _call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _call(function: str, *arguments: int) -> None:
+    """Call what os of Python 3.11 does not have. Raises OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if getattr(libc, function)(*arguments) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{function}: {os.strerror(number)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""A client of the store by the store link, over a packet socket: one request after the other."""
+
+import select
+import socket
+import time
+from collections.abc import Sequence
+from random import SystemRandom
+
+from jitsu.core.xenstore.guest_end import GuestEnd
+from jitsu.errors import ControlError, HostError
+from jitsu.wire.ethernet import EtherType
+from jitsu.wire.xenstore import Message, Messages, Op, encode, join
+
+_GROUP = bytes.fromhex("0180c200000e")
+"""The nearest bridge, which forwards nothing that is sent to it (IEEE 802.1D 7.12.6)."""
+_FRAME_MAX = 1518
+_BATCH = 16
+"""Requests sent together; the host serves no more of one guest at a time."""
+
+
+class Store:
+    """The store as this guest sees it."""
+
+    def __init__(self, interface: str) -> None:
+        """Reach it by `interface`. Raises HostError."""
+        random = SystemRandom()
+        self._end = GuestEnd(draw=lambda: random.randrange(1, 1 << 32))
+        self._messages = Messages()
+        self._inbox: list[Message] = []
+        self._to = (interface, int(EtherType.STORE_LINK), 0, 0, _GROUP)
+        kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+        try:
+            self._socket = socket.socket(socket.AF_PACKET, kind, 0)
+            self._socket.bind((interface, EtherType.STORE_LINK))
+        except OSError as error:
+            raise HostError(f"{interface}: {error.strerror}; may we use packet sockets?") from error
+
+    def close(self) -> None:
+        """Let the interface go; the host notices when the guest is gone."""
+        self._socket.close()
+
+    def read(self, *paths: bytes) -> list[bytes | None]:
+        """Return the values of nodes, None for what is not there or not for us to read."""
+        values: list[bytes | None] = []
+        for at in range(0, len(paths), _BATCH):
+            asked = paths[at : at + _BATCH]
+            values += self._ask([Message(Op.READ, i, 0, join(p)) for i, p in enumerate(asked)])
+        return values
+
+    def write(self, path: bytes, value: bytes) -> None:
+        """Set a node. Raises ControlError where that is refused."""
+        self._must(Message(Op.WRITE, 0, 0, join(path) + value))
+
+    def await_value(self, path: bytes, value: bytes) -> None:
+        """Return when a node has a value, for as long as that takes."""
+        self._must(Message(Op.WATCH, 0, 0, join(path, b"it")))
+        while self.read(path) != [value]:
+            while all(message.op != Op.WATCH_EVENT for message in self._inbox):
+                self._hear()
+            self._inbox.clear()
+        self._must(Message(Op.UNWATCH, 0, 0, join(path, b"it")))
+
+    def _must(self, request: Message) -> None:
+        if self._ask([request]) == [None]:
+            path = request.payload.partition(b"\0")[0].decode()
+            raise ControlError(f"the store refuses to {Op(request.op).name.lower()} {path}")
+
+    def _ask(self, requests: Sequence[Message]) -> list[bytes | None]:
+        """Return the answers to requests that are numbered from 0 on."""
+        answers: dict[int, bytes | None] = {}
+        self._send(self._end.send(b"".join(map(encode, requests)), time.monotonic()))
+        while len(answers) < len(requests):
+            self._hear()
+            for message in self._inbox:
+                if message.op != Op.WATCH_EVENT:
+                    failed = message.op == Op.ERROR
+                    answers[message.request] = None if failed else message.payload
+            self._inbox = [message for message in self._inbox if message.op == Op.WATCH_EVENT]
+        return [answers[i] for i in range(len(requests))]
+
+    def _hear(self) -> None:
+        """Wait for the next frame, or for the time to send one again."""
+        wait = self._end.retry_at - time.monotonic()
+        timeout = None if wait == float("inf") else max(0.0, wait)
+        if select.select([self._socket], [], [], timeout)[0]:
+            try:
+                payload = self._socket.recv(_FRAME_MAX)
+            except OSError:  # the interface was down
+                return
+            self._send(self._end.handle(payload, time.monotonic()))
+        self._send(self._end.tick(time.monotonic()))
+        if self._end.resets:
+            raise ControlError("the host has forgotten this guest")
+        self._inbox += self._messages.feed(bytes(self._end.received))
+        self._end.received.clear()
+
+    def _send(self, payloads: list[bytes]) -> None:
+        for payload in payloads:
+            try:
+                self._socket.sendto(payload, self._to)
+            except OSError:  # it is not up yet, or its queue is full: the link sends it again
+                return

@@ -1,0 +1,78 @@
+"""A network of its own for a guest that is a process, joined to ours by a cable."""
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from ipaddress import IPv4Interface, IPv6Interface
+from pathlib import Path
+
+from jitsu.errors import HostError
+from jitsu.host import netlink
+from jitsu.host.netns import new_namespace, within
+from jitsu.model import NetworkConfig, Service
+
+INTERFACE = "eth0"
+"""What the guest calls its end."""
+_LOOPBACK = 1
+"""The first interface of every namespace."""
+_SETTINGS = {
+    # Its addresses are its own: the host has seen to that.
+    "ipv6/conf/default/accept_dad": "0",
+    "ipv6/conf/default/accept_ra": "0",
+    # It may have no privileges, and listens where servers do.
+    "ipv4/ip_unprivileged_port_start": "0",
+}
+
+
+def open_veth(name: str, service: Service, network: NetworkConfig) -> int:
+    """Make interface `name` and a namespace at its other end, where the service's addresses are.
+
+    Return the namespace's descriptor; it lives as long as that, or who is in it. Blocks. Raises
+    HostError, and has made nothing then.
+    """
+    try:
+        namespace = new_namespace()
+    except OSError as error:
+        raise HostError(f"no network namespace for {service.name}: {error.strerror}") from error
+    try:
+        with _requests() as send:
+            with suppress(HostError):  # the guest of an earlier daemon has left it
+                send(netlink.remove(name))
+            with within(namespace):
+                _settle()
+            send(netlink.veth(name, INTERFACE, service.mac, namespace))
+        with within(namespace), _requests() as send:
+            for request in _set_up(service, network):
+                send(request)
+    except (HostError, OSError) as error:
+        os.close(namespace)  # and with it goes the other end
+        raise HostError(f"cannot set up the network of {service.name}: {error}") from error
+    return namespace
+
+
+@contextmanager
+def _requests() -> Iterator[Callable[[bytes], None]]:
+    requests = netlink.Requests()
+    try:
+        yield requests.send
+    finally:
+        requests.close()
+
+
+def _settle() -> None:
+    for key, value in _SETTINGS.items():
+        with suppress(FileNotFoundError):  # no IPv6 here
+            Path("/proc/sys/net", key).write_text(value)
+
+
+def _set_up(service: Service, network: NetworkConfig) -> Iterator[bytes]:
+    index = socket.if_nametoindex(INTERFACE)
+    yield netlink.up(_LOOPBACK)
+    yield netlink.up(index)
+    subnet, subnet6 = network.subnet, network.subnet6
+    yield netlink.address(index, IPv4Interface((service.address, subnet.prefixlen)))
+    yield netlink.default_route(index, network.gateway)
+    if service.address6 and subnet6 and network.gateway6:
+        yield netlink.address(index, IPv6Interface((service.address6, subnet6.prefixlen)))
+        yield netlink.default_route(index, network.gateway6)
