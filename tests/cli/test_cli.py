@@ -168,6 +168,12 @@ def test_help(jitsu: Jitsu) -> None:
     assert "--json" in said
 
 
+def test_runs_of_what_has_none(jitsu: Jitsu) -> None:
+    code, printed, complained = jitsu("bench", "dns", "--runs", "3")
+    assert (code, printed) == (2, "")
+    assert "dns has no runs; leave --runs out" in complained
+
+
 def test_a_benchmark_that_is_not_there(jitsu: Jitsu) -> None:
     code, printed, complained = jitsu("bench", "nothing")
     assert (code, printed) == (1, "")

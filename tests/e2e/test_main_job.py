@@ -197,6 +197,8 @@ def test_a_client_whose_guest_dies_while_it_boots_is_served_by_the_next(lab: Lab
 def test_a_guest_that_dies_awake_is_summoned_again(lab: Lab) -> None:
     with lab.serve(WWW):
         assert lab.curl("http://10.77.0.10/").returncode == 0
+        # It answers before it tells that it has imported all; until then it would be booted again.
+        eventually(lambda: lab.row("www")["state"] == "awake")
         (pid,) = lab.guests()
         os.kill(pid, signal.SIGKILL)
         eventually(lambda: lab.row("www")["state"] == "asleep")  # after a short back-off

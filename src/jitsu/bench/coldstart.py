@@ -85,9 +85,9 @@ class _Backend:
             mode.note(_cold(world, mode.offer))
 
 
-def run(quick: bool) -> list[dict[str, object]]:
+def run(quick: bool, runs: int | None = None) -> list[dict[str, object]]:
     """Return two rows for each mode. Raises HostError when a request is not answered."""
-    rounds = ROUNDS_QUICK if quick else ROUNDS
+    rounds = runs or (ROUNDS_QUICK if quick else ROUNDS)
     with tempfile.TemporaryDirectory(prefix="jitsu-bench-") as folder:
         Path(folder).chmod(0o755)  # who runs the program is nobody
         backends = (_qemu(), _process(Path(folder)))

@@ -28,12 +28,17 @@ def command(
     name: Annotated[str, typer.Argument(help=f"One of: {', '.join(BENCHES)}.")],
     as_json: Json = False,
     quick: Annotated[bool, typer.Option("--quick", help="End within a minute.")] = False,
+    runs: Annotated[
+        int | None, typer.Option(min=2, help="Of coldstart: how often each mode is tried.")
+    ] = None,
 ) -> None:
     """Run one benchmark."""
     if name not in BENCHES:
         raise JitsuError(f"no benchmark is called {name}; there are: {', '.join(BENCHES)}")
+    if runs is not None and name != "coldstart":
+        raise typer.BadParameter(f"{name} has no runs; leave --runs out")
     become_root()
-    rows = BENCHES[name](quick)
+    rows = coldstart.run(quick, runs) if runs else BENCHES[name](quick)
     if as_json:
         print(json.dumps({"bench": name, "host": host(), "rows": rows}, indent=2))
     else:
