@@ -187,6 +187,12 @@ INLINE int translate(struct skb *skb, u32 to_guest)
 		map_delete(&flows, &flow); /* the client uses its port again */
 		return VERDICT_GO_ON;
 	}
+	/*
+	 * Both ends have said all. What a guest resets then is an ACK of the client's that has come
+	 * late, by way of Synjitsu: the client need not know.
+	 */
+	if (!to_guest && tcp.flags & RST && shift->client_end & shift->guest_end & FIN)
+		return VERDICT_DROP;
 	follow(shift, to_guest, tcp.flags);
 	if (!to_guest)
 		return replace(skb, at, OFFSET(seq), tcp.seq, SWAP32(SWAP32(tcp.seq) + shift->delta));

@@ -194,6 +194,19 @@ def test_when_a_flow_is_over(
     assert decode(frame)[1].seq == (5 if over else seq_add(5, DELTA))
 
 
+@EITHER
+def test_a_reset_of_what_is_over_anyway_is_not_heard(program: Program, ends: Ends) -> None:
+    """The guest has got a late ACK of a connection that both have ended."""
+    program.add(ends, DELTA)
+    program.sends(said(ends, FIN))
+    assert program.sends(said(ends, RST))[0] == GO_ON
+    program.add(ends, DELTA)
+    program.sends(said(ends, FIN))
+    program.gets(said(ends.turned(), FIN))
+    assert program.sends(said(ends, RST))[0] == DROP
+    assert program.sends(said(ends, FIN))[0] == GO_ON
+
+
 def test_what_is_over_is_swept_when_it_is_quiet(program: Program) -> None:
     program.add(ENDS4, DELTA)
     program.add(ENDS6, DELTA)

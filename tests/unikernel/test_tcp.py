@@ -321,6 +321,9 @@ def test_they_close_first(peer: Peer) -> None:
     assert peer.expect("FA").ack == peer.seq
     peer.send("A")
     peer.silence()
+    peer.send("A")  # late, by way of the host
+    peer.silence()
+    peer.world.advance(0.11)
     peer.send("A")  # there is no such connection any more
     assert peer.segments()[0].flags == "R"
 

@@ -39,6 +39,8 @@
  *    option, so peers do not expect it.
  *  - SACK (RFC 2018): not offered; with at most eleven segments in flight
  *    NewReno repairs what it would.
+ *  - CLOSED after LAST_ACK: a little later. The peer's segments from before we got our address
+ *    may come by way of the host, and so after younger ones.
  *  - Delayed ACKs: optional (RFC 9293 3.8.6.3). ACKs ride on answers.
  *  - Nagle: the app queues whole answers, so small segments end them.
  *  - Data on a SYN: not acknowledged; the peer sends it again.

@@ -6,6 +6,9 @@
  */
 #include "net.h"
 
+/* Longer than a host takes to pass on what it still had for us; the peer has all and is gone. */
+#define STRAGGLERS (SECOND / 10)
+
 static uint32_t segment_length(const struct tcp_segment *segment)
 {
 	return segment->length + ((segment->flags & FIN) != 0);
@@ -82,7 +85,9 @@ static void fin_acked(struct tcp_connection *c)
 		tcp_enter(c, TCP_TIME_WAIT);
 		break;
 	case TCP_LAST_ACK:
-		tcp_release(c);
+		/* It is over. An ACK that has come late draws no reset from who still knows it. */
+		tcp_enter(c, TCP_TIME_WAIT);
+		c->expires_at = c->net->now + STRAGGLERS;
 		break;
 	default:
 		break;

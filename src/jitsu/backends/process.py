@@ -28,7 +28,7 @@ from jitsu.model import Epoch, Handoff, Service, StopMode
 
 _ORDER_FD = 3
 _LAUNCHER = (sys.executable, "-I", "-m", "jitsu.guest", "--order", str(_ORDER_FD))
-_SPARE_AFTER = 0.2
+_SPARE_AFTER = 0.05
 """Seconds after a boot until the next launcher is started: the program has requests to answer."""
 
 
