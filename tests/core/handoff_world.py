@@ -121,6 +121,7 @@ class World:
 
     def __init__(self) -> None:
         self.now = 0.0
+        self.daemons = 0
         self.store = Server()
         self.store.edit(lambda space: space.mkdir(b"/conduit", (b"conduit",)))
         self.core = self._daemon()
@@ -136,8 +137,8 @@ class World:
         """Connections that keep the guest."""
         self.troubled = False
         """Something has died, or was given up: answers may be late."""
-        self.granted: set[Ends] = set()
-        """Connections that were committed to the guest of now: Synjitsu is silent for them."""
+        self.granted: dict[Ends, int] = {}
+        """Connections of the guest of now, and how they begin: Synjitsu is silent for them."""
         self.clients = []
         for number in range(CLIENTS):
             ends = replace(ENDS, mac=WWW.mac, local=WWW.address)
@@ -145,7 +146,9 @@ class World:
             self.clients.append(Client(number, ends, isn=0xFFFF_FFC0 + number))
 
     def _daemon(self) -> Synjitsu:
-        return Synjitsu([WWW], SUBNET[-2], [SUBNET], b"secret")
+        """Return one whose sequence numbers are no other's: its secret is its own."""
+        self.daemons += 1
+        return Synjitsu([WWW], SUBNET[-2], [SUBNET], b"secret %d" % self.daemons)
 
     # Synjitsu's effects.
 
@@ -163,8 +166,8 @@ class World:
                     self.tracks.append(effect)
                 case Commit(name, epoch, flows):
                     self.store.edit(lambda space: self._write(space, name, epoch, flows))
-                    self.granted = {self._ends(flow.tcb) for flow in flows}
-                    assert self.granted <= self.counted, "who does not count is cut by idleness"
+                    self.granted = {self._ends(flow.tcb): flow.tcb.iss for flow in flows}
+                    assert self.granted.keys() <= self.counted, "who does not count is cut by idleness"
                     self.tell(self.core.handle(Committed(name, epoch), self.now))
                 case Clear(name, _):
                     self.store.edit(lambda space: _remove(space, *handoff.cleared(name)))
@@ -224,7 +227,7 @@ class World:
         self.stale.append(guest)
         for client in self.clients:
             client.forsaken |= client.ends.turned() in self.granted
-        self.granted = set()
+        self.granted = {}
         self.counted.clear()
         if self.state is State.AWAKE:
             self.tell(self.core.handle(Moving(WWW.name), self.now))
@@ -244,7 +247,7 @@ class World:
         self.guest = None
         for client in self.clients:
             client.forsaken |= client.theirs is not None
-        self.granted = set()
+        self.granted = {}
         self.tracks.clear()
         self.counted.clear()
         self.entry = "synjitsu"
@@ -257,7 +260,7 @@ class World:
         if self.guest is not None:
             self.stale.append(self.guest)
         self.guest = None
-        self.granted = set()
+        self.granted = {}
         waiting = [connection.ends for connection in self._held().values()]
         self.to_client.clear()
         for client in self.clients:
@@ -375,7 +378,7 @@ class World:
         if flow is None and segment.flags & SYN:
             rcv_nxt = seq_add(segment.seq, 1)
             guest.flows[ends] = Adopted(rcv_nxt, b"", False, iss=7777, established=False)
-            self.granted.add(ends)
+            self.granted[ends] = 7777
             answer = Segment(ends.port, ends.peer_port, 7777, rcv_nxt, SYN | ACK, 300)
             self.to_client.append(encode(ends, answer))
             return
@@ -451,8 +454,7 @@ class World:
         ends, held = client.ends.turned(), self._held().get(_key(client))
         if held is not None:
             return held.syn_ack.seq == client.theirs
-        flow = self.guest.flows.get(ends) if self.guest is not None else None
-        return ends in self.granted and (flow is None or flow.iss == client.theirs)
+        return self.granted.get(ends) == client.theirs
 
     def _is_owned(self, client: Client) -> bool:
         return _key(client) in self._held() or client.ends.turned() in self.granted

@@ -202,6 +202,24 @@ def test_a_guest_that_dies_before_the_commit_leaves_its_clients_here() -> None:
     assert flow.received == b"GET / HTTP"
 
 
+def test_what_was_held_for_a_guest_that_dies_is_taken_here() -> None:
+    """It was prepared, and died before the commit: whose connection is ours is innocent."""
+    scene = Scene()
+    scene.opens()
+    scene.boots()
+    scene.opens(2)
+    (track,) = scene.writes()
+    assert isinstance(track, Track)
+    late, stranger = scene.says(ACK | PSH, payload=b"late"), scene.says(ACK, 3)
+    for frame in (late, stranger, syn(2)):
+        assert scene.arrives(frame) == []
+    answer, opened, refusal, again = scene.boots()
+    assert scene.answer(answer).ack == 105
+    assert isinstance(opened, Track)
+    assert scene.answer(refusal).flags == RST
+    assert scene.answer(again).seq == scene.theirs[2]
+
+
 def test_a_guest_of_an_earlier_epoch_has_no_say() -> None:
     scene = Scene()
     scene.boots()

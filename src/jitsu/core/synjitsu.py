@@ -291,9 +291,10 @@ class Synjitsu:
                 sleeper.heard, sleeper.linked = False, True
                 sleeper.handover.begin(epoch)
                 self._readiness.begin(sleeper)
+                kept = self._kept_for(sleeper)
                 # What one that died has left is no business of the next.
                 strays = self._sift(sleeper, now) if before is State.BOOTING else []
-                return [*aborted, *self._kept_for(sleeper), *strays]
+                return [*aborted, *kept, *strays]
             case State.AWAKE if before is State.BOOTING and sleeper.heard:
                 return self._replay_to_guest(sleeper)
             case State.FAILED:
@@ -328,13 +329,22 @@ class Synjitsu:
         return [SendToGuest(sleeper.service.name, frame) for frame in frames]
 
     def _sift(self, sleeper: Sleeper, now: float) -> list[Effect]:
-        """Refuse what has no guest any more, and answer the SYNs that waited for its end."""
+        """Look anew at what waited for a guest that has gone.
+
+        What is of a connection that we still have goes on here, of others it is refused. SYNs are
+        answered.
+        """
+        effects: list[Effect] = []
         strays, syns = sleeper.sift()
-        effects = [effect for frame in strays for effect in self._refuse(frame)]
-        for frame in syns:
+        for frame in strays + syns:
             seen = glance(frame)
             assert seen is not None, "what is held was understood"
-            effects += self._open(sleeper, seen, frame, now)
+            if seen.kind is Kind.TCP_SYN:
+                effects += self._open(sleeper, seen, frame, now)
+            elif seen.kind is Kind.TCP_OTHER:
+                effects += self._segment(sleeper, seen, frame, now)
+            else:
+                effects += self._refuse(frame)
         return effects
 
     def _wake_for_kept(self, sleeper: Sleeper) -> list[Effect]:
