@@ -167,7 +167,9 @@ class World:
                 case Commit(name, epoch, flows):
                     self.store.edit(lambda space: self._write(space, name, epoch, flows))
                     self.granted = {self._ends(flow.tcb): flow.tcb.iss for flow in flows}
-                    assert self.granted.keys() <= self.counted, "who does not count is cut by idleness"
+                    assert self.granted.keys() <= self.counted, (
+                        "who does not count is cut by idleness"
+                    )
                     self.tell(self.core.handle(Committed(name, epoch), self.now))
                 case Clear(name, _):
                     self.store.edit(lambda space: _remove(space, *handoff.cleared(name)))

@@ -201,14 +201,18 @@ def test_a_client_whose_program_dies_is_told(lab6: Lab) -> None:
 def test_what_it_may_do(lab6: Lab, public: Path) -> None:
     """It is nobody, alone with what it has started, and that ends with it."""
     naps = str(100_000 + os.getpid())
-    tell = f"id -un; echo pid $$; sleep {naps} & ip -o link | wc -l; exec sleep 2"
+    tell = (
+        f"id -un; echo pid $$; pwd; sleep {naps} & ip -o link | wc -l; ls -d /proc/[0-9]*; sleep 2"
+    )
     program = written(public, tell)
     with serve(lab6, "import", image=program):
         with connect(lab6) as client:
             assert is_told(client)
         said = lab6.jitsu("logs", "www").split()
-        assert said[:3] == ["nobody", "pid", "1"]
-        assert said[3] == "2", "its loopback, and its link"
+        assert said[:4] == ["nobody", "pid", "1", "/"]
+        assert said[4] == "2", "its loopback, and its link"
+        assert "/proc/1" in said[5:]
+        assert len(said) < 10, "it sees its own processes alone"
         eventually(lambda: not running(b"sleep", naps.encode()))
 
 

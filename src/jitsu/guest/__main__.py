@@ -18,7 +18,8 @@ from jitsu.guest.handover import parse_word, take_over
 from jitsu.guest.store import Store
 
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
-_CLONE_NEWNET = 0x40000000
+_CLONE_NEWNET, _CLONE_NEWNS = 0x40000000, 0x00020000
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_PRIVATE = 2, 4, 8, 0x4000, 0x40000
 _FD_FIRST = 3
 """Where sd_listen_fds(3) has them begin."""
 _ORDER_BYTES_MAX = 64 << 10
@@ -83,18 +84,19 @@ def _become(options: argparse.Namespace, *, ordered: bool) -> None:
         store.close()
     names = ["listen"] * len(sockets) + ["connection"] * len(connections)
     _pass_on([*sockets.values(), *connections])
-    environment = os.environ | {
-        "LISTEN_PID": str(os.getpid()),
-        "LISTEN_FDS": str(len(names)),
-        "LISTEN_FDNAMES": ":".join(names),
-    }
+    if names:
+        told = {"PID": os.getpid(), "FDS": len(names), "FDNAMES": ":".join(names)}
+        os.environ.update({f"LISTEN_{key}": str(value) for key, value in told.items()})
+    if ordered:
+        os.chdir("/")
+        _see_nobody_else()
     if options.user:
         _drop_privileges(options.user)
     if ordered:
         _die_with_daemon()  # which was forgotten with the privileges
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # which Python ignores
     try:
-        os.execve(program, options.program, environment)
+        os.execv(program, options.program)
     except OSError as error:
         who = f" as {options.user}" if options.user else ""
         raise HostError(f"cannot execute {program}{who}: {error.strerror}") from error
@@ -140,12 +142,22 @@ def _drop_privileges(name: str) -> None:
     _call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
+def _see_nobody_else() -> None:
+    """Have a /proc of our own process tree: in the host's are others who are nobody."""
+    try:
+        _call("unshare", _CLONE_NEWNS)
+        _call("mount", None, b"/", None, _MS_REC | _MS_PRIVATE, None)
+        _call("mount", b"proc", b"/proc", b"proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, None)
+    except OSError as error:  # within a container, say
+        _say(f"the host's processes can be seen: {error.strerror}")
+
+
 def _die_with_daemon() -> None:
     """Be killed when whoever has started us is, and with us all that we have started."""
     _call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _call(function: str, *arguments: int) -> None:
+def _call(function: str, *arguments: int | bytes | None) -> None:
     """Call what os of Python 3.11 does not have. Raises OSError."""
     libc = ctypes.CDLL(None, use_errno=True)
     if getattr(libc, function)(*arguments) != 0:
