@@ -9,19 +9,25 @@ import pwd
 import resource
 import signal
 import socket
+import struct
 import sys
 from collections.abc import Sequence
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from jitsu.errors import ControlError, HostError, JitsuError
 from jitsu.guest.handover import parse_word, take_over
 from jitsu.guest.store import Store
+from jitsu.model import Mac
+from jitsu.wire import arp
+from jitsu.wire.ethernet import BROADCAST, EtherType, Frame, encode
 
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 _CLONE_NEWNET, _CLONE_NEWNS = 0x40000000, 0x00020000
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_PRIVATE = 2, 4, 8, 0x4000, 0x40000
 _FD_FIRST = 3
 """Where sd_listen_fds(3) has them begin."""
+_SIOCGIFADDR = 0x8915
 _ORDER_BYTES_MAX = 64 << 10
 _BACKLOG = 4096
 
@@ -82,6 +88,8 @@ def _become(options: argparse.Namespace, *, ordered: bool) -> None:
         store = Store(options.interface)
         connections = take_over(store, *parse_word(word), told=_say)
         store.close()
+    elif ordered:
+        _announce(options.interface)
     names = ["listen"] * len(sockets) + ["connection"] * len(connections)
     _pass_on([*sockets.values(), *connections])
     if names:
@@ -114,6 +122,17 @@ def listen(port: int) -> socket.socket:
         return socket.create_server(("", port), backlog=_BACKLOG)
     except OSError as error:
         raise HostError(f"cannot listen on port {port}: {error.strerror}") from error
+
+
+def _announce(interface: str) -> None:
+    """Say by an ARP announcement (RFC 5227) that we are here: else nobody would ask for long."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
+        wire.bind((interface, EtherType.ARP))
+        mac = Mac(wire.getsockname()[4])
+        asked = struct.pack("16s16x", interface.encode())
+        address = IPv4Address(fcntl.ioctl(wire, _SIOCGIFADDR, asked)[20:24])
+        told = arp.Arp(arp.Operation.REQUEST, mac, address, Mac(bytes(6)), address)
+        wire.send(encode(Frame(BROADCAST, mac, EtherType.ARP, arp.encode(told))))
 
 
 def _say(what: str) -> None:
