@@ -93,7 +93,25 @@ class ReadyOnDelay:
     seconds: float
 
 
-Ready = ReadyOnFrame | ReadyOnTcp | ReadyOnDelay
+@dataclass(frozen=True, slots=True)
+class ReadyOnKey:
+    """The guest can serve when the node `path` of the store appears.
+
+    A path that does not begin with a slash is relative to the guest's home.
+    """
+
+    path: str
+
+
+Ready = ReadyOnFrame | ReadyOnTcp | ReadyOnDelay | ReadyOnKey
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """A raw image file that a guest has as a disk."""
+
+    path: str
+    read_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +158,11 @@ class Service:
     idle_after: float = 120.0
     boot_timeout: float = 10.0
     stop: StopMode = StopMode.DESTROY
+    warm: int = 0
+    """How many instances are prepared ahead of the boots to come."""
+    disks: tuple[Disk, ...] = ()
+    nics: tuple[str, ...] = ()
+    """Bridges that it has a further interface on, each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +204,14 @@ class NetworkConfig:
     gateway6: IPv6Address | None = None
 
 
+class WhichXenstored(StrEnum):
+    """Whose store the guests of Xen find: the daemon's own, or that which runs already."""
+
+    AUTO = "auto"
+    OWN = "own"
+    RUNNING = "running"
+
+
 @dataclass(frozen=True, slots=True)
 class HostConfig:
     """The `[host]` section; `memory` is in bytes, for all services together."""
@@ -188,6 +219,7 @@ class HostConfig:
     memory: int
     state: str
     run: str
+    xenstored: WhichXenstored = WhichXenstored.AUTO
 
 
 @dataclass(frozen=True, slots=True)

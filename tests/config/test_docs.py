@@ -7,6 +7,7 @@ import pytest
 from pydantic import BaseModel
 
 from jitsu import config
+from jitsu.config.abilities import ABILITIES
 from jitsu.config.shape import DirectoryShape, HostShape, NetworkShape, ServiceShape
 
 TEXT = (Path(__file__).parent.parent.parent / "docs" / "config.md").read_text()
@@ -26,6 +27,30 @@ def section(title: str) -> str:
 def test_every_key_has_its_row(title: str) -> None:
     rows = re.findall(r"^\| `(\w+)` \|", section(title), re.MULTILINE)
     assert sorted(rows) == sorted(SECTIONS[title].model_fields)
+
+
+def test_the_table_of_backends_is_that_of_the_code() -> None:
+    rows = {
+        name: tuple(map(str.strip, cells.split("|")))
+        for name, cells in re.findall(
+            r"^\| `(\w+)` \| (.*) \|$", section("## Backends"), re.MULTILINE
+        )
+    }
+
+    def listed(values: tuple[str, ...]) -> str:
+        return ", ".join(f"`{value}`" for value in values)
+
+    said = {True: "yes", False: "no"}
+    for name, can in ABILITIES.items():
+        devices = {can.disks, can.nics}
+        assert len(devices) == 1, "the table has one column for both"
+        assert rows.pop(name) == (
+            listed(can.stops),
+            listed(can.ready),
+            said[can.warm],
+            said[devices.pop()],
+        )
+    assert list(rows) == ["backend"]  # its head
 
 
 def test_the_complete_example_is_right(folder: Path) -> None:

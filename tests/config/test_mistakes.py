@@ -14,8 +14,8 @@ WWW = '[[service]]\nname = "www"\nimage = "www.elf"\n'
 MAIL = '[[service]]\nname = "mail"\nimage = "www.elf"\n'
 BRIDGE = "is no name for a bridge; use 1 to 9 letters, digits and _, and not lo"
 KEYS = (
-    "address, address6, answer, backend, boot_timeout, cmdline, dns, handoff, idle_after, image, "
-    "initrd, listen, memory, name, ready, stop, warm"
+    "address, address6, answer, backend, boot_timeout, cmdline, disks, dns, handoff, idle_after, "
+    "image, initrd, listen, memory, name, nics, ready, stop, warm"
 )
 
 
@@ -234,7 +234,8 @@ PROGRAM = '[[service]]\nname = "www"\nbackend = "process"\nimage = "{}"\n'
 NO_LISTEN = 'a virtual machine listens by itself; take it out, or use backend = "process"'
 NO_FRAME = "a program's network is up before it listens; give tcp:PORT or delay:SECONDS"
 LONG = "/run/" + "x" * 88
-READY = "is not known; use frame, tcp:PORT or delay:SECONDS"
+READY = "is not known; use frame, tcp:PORT, delay:SECONDS or key:PATH"
+NO_IMAGE = "give a raw image"
 SENSE = [
     # What this version cannot do is refused, not ignored.
     *(not_yet("backend", b, "auto, qemu, process") for b in ("spt", "hvt", "xen", "libvirt")),
@@ -267,11 +268,31 @@ SENSE = [
         "4: handoff: www.elf does not say that it can import connections (no Jitsu note); "
         "use splice or replay",
     ),
-    *(not_yet("stop", s, "destroy, shutdown") for s in ("pause", "suspend")),
-    not_yet("warm", "1", "0"),
+    *(
+        (
+            WWW + f"stop = '{s}'",
+            f"4: stop: {s} is not what backend qemu can do; use destroy or shutdown",
+        )
+        for s in ("pause", "suspend")
+    ),
+    (WWW + "warm = 1", "4: warm: is not what backend qemu can do; leave it out"),
+    (WWW + "nics = ['br1']", "4: nics: is not what backend qemu can do; leave it out"),
     (
-        WWW + "ready = 'key:/ready'",
-        "4: ready: key is not in this version; use frame, tcp:PORT or delay:SECONDS",
+        PROGRAM.format("/bin/true") + "listen = [80]\nwarm = 1",
+        "6: warm: is not what backend process can do; leave it out",
+    ),
+    (
+        PROGRAM.format("/bin/true") + "ready = 'key:data/ready'",
+        "5: ready: key is not what backend process can do; use frame, tcp:PORT or delay:SECONDS",
+    ),
+    (
+        WWW + "ready = 'key:data/ready'",
+        "4: ready: key is not what backend qemu can do; use frame, tcp:PORT or delay:SECONDS",
+    ),
+    (
+        WWW + "[host]\nxenstored = 'running'",
+        "5: xenstored: running is for guests of Xen, and no service has backend xen; "
+        "use auto or own",
     ),
     *(
         (WWW + f"ready = '{r}'", f"4: ready: '{r}' {READY}")
@@ -466,9 +487,52 @@ directory.ttl = 3
         "6: dns: 'b..test' is not a domain name; write it like \"www.example.org\"",
         "11: name: '-' is not a name; use letters, digits, - and _, at most 63",
         '13: memory: not an amount of memory: 1; write it like "16MiB" or "2GiB"',
-        "14: directory: unknown key; known here: memory, run, state",
+        "14: directory: unknown key; known here: memory, run, state, xenstored",
         "16: listen: '10.77.0.1:53' should be a valid list",
     )
+
+
+@pytest.mark.parametrize("path", ["", "/", "a//b", "/a/", "a b", "@releaseDomain", "a" * 2049])
+def test_a_key_is_a_path_of_the_store(folder: Path, path: str) -> None:
+    said = f"ready: {f'key:{path}'!r} {READY}"
+    assert f"jitsu.toml:4: {said}" in mistakes(folder, WWW + f"ready = 'key:{path}'")
+
+
+def test_a_disk_is_a_raw_image(folder: Path) -> None:
+    for name, content in [
+        ("good.img", bytes(1024)),
+        ("short.img", bytes(1000)),
+        ("empty.img", b""),
+        ("cow.img", b"QFI\xfb" + bytes(508)),
+    ]:
+        (folder / name).write_bytes(content)
+    for text, said in [
+        ("nowhere.img", f"nowhere.img is no file; {NO_IMAGE}"),
+        ("short.img", f"short.img is no whole number of 512 byte sectors; {NO_IMAGE}"),
+        ("empty.img:ro", f"empty.img is no whole number of 512 byte sectors; {NO_IMAGE}"),
+        ("cow.img", f"cow.img is qcow2; {NO_IMAGE} (qemu-img convert -O raw)"),
+    ]:
+        found = mistakes(folder, WWW + f"disks = ['good.img', '{text}']")
+        assert found[-1] == f"jitsu.toml:4: disks: {said}"
+
+
+def test_a_disk_that_is_written_to_is_of_one_service(folder: Path) -> None:
+    (folder / "a.img").write_bytes(bytes(512))
+    for its, others, clash in [
+        ("a.img", "./a.img", True),
+        ("a.img:ro", "a.img", True),
+        ("a.img:ro", "a.img:ro", False),
+    ]:
+        text = WWW + f"disks = ['{its}']\n" + MAIL + f"disks = ['{others}']"
+        said = "jitsu.toml:8: disks: a.img is written to, and is there twice; give each its own"
+        assert (said in mistakes(folder, text)) is clash
+
+
+def test_a_further_interface_is_on_another_bridge(folder: Path) -> None:
+    said = "is the services' own bridge, where it has its first interface; take it out"
+    assert f"jitsu.toml:4: nics: jitsu0 {said}" in mistakes(folder, WWW + "nics = ['jitsu0']")
+    (shape,) = mistakes(folder, WWW + "nics = ['a/b']")
+    assert shape == "jitsu.toml:4: nics: 'a/b' is no bridge to have an interface on; see `ip link`"
 
 
 def test_all_mistakes_of_sense_in_the_order_of_their_lines(folder: Path) -> None:
@@ -481,7 +545,7 @@ network.uplink = "jitsu0"
         folder,
         text,
         "1: listen: 0.0.0.0:53: a wildcard cannot say which address answers; name each address",
-        "2: warm: 2 is not in this version; use one of 0",
+        "2: warm: is not what backend qemu can do; leave it out",
         "2: name: a is already service a's; choose another",
         "3: uplink: is the bridge itself; name another one",
     )

@@ -8,12 +8,16 @@ from collections.abc import Hashable, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
+from jitsu.config import abilities, devices
 from jitsu.config.image import ImageError, ImageKind, image_kind, image_terms
 from jitsu.config.lines import Location
 from jitsu.config.shape import FileShape, ServiceShape
+from jitsu.core.xenstore.errors import StoreError
+from jitsu.core.xenstore.path import home_of, locate
 from jitsu.model import (
     Config,
     DirectoryConfig,
+    Disk,
     Endpoint,
     Handoff,
     HostConfig,
@@ -22,22 +26,21 @@ from jitsu.model import (
     Ready,
     ReadyOnDelay,
     ReadyOnFrame,
+    ReadyOnKey,
     ReadyOnTcp,
     Service,
     StopMode,
     Terms,
+    WhichXenstored,
     mac_of,
 )
 
-# What the file format knows and this version cannot do yet. Refused, never ignored.
-_BACKENDS = ("auto", "qemu", "process")
 _SPLICE_TERMS = Terms(connections=1024, window=32 << 10)
 """A guest that knows nothing of it has negotiated nothing: no window scale, SACK or timestamps."""
 _PROCESS_TERMS = Terms(
     connections=1024, window=32 << 10, window_scale=7, sack=True, timestamps=True
 )
 """What this kernel goes on with, and what one process surely has descriptors for."""
-_STOPS = (StopMode.DESTROY, StopMode.SHUTDOWN)
 _SOCKET_PATH_MAX = 107
 """Bytes (unix(7): sun_path, without the NUL at its end)."""
 _SOCKET = "xenstored.sock"
@@ -63,6 +66,9 @@ class Sense:
         services = tuple(
             self._service(i, service, addresses[i]) for i, service in enumerate(self._shape.service)
         )
+        for i, its in devices.clashes([service.disks for service in services]):
+            what = f"disks: {its.path} is written to, and is there twice; give each its own"
+            self._blame(("service", i, "disks"), what)
         self._unique(services, {network.gateway, network.gateway6, *self._listen})
         host = self._host()
         for i, service in enumerate(services):
@@ -111,7 +117,11 @@ class Sense:
             most = _SOCKET_PATH_MAX - len(_SOCKET) - 1
             what = f"is longer than the {most} bytes that a socket's folder may have"
             self._blame(("host", "run"), f"run: {what}; choose a shorter one")
-        return HostConfig(host.memory, host.state, host.run)
+        is_xen = any(service.backend == "xen" for service in self._shape.service)
+        if host.xenstored is WhichXenstored.RUNNING and not is_xen:
+            what = "xenstored: running is for guests of Xen, and no service has backend xen"
+            self._blame(("host", "xenstored"), f"{what}; use auto or own")
+        return HostConfig(host.memory, host.state, host.run, host.xenstored)
 
     def _directory(self, network: NetworkConfig) -> DirectoryConfig:
         shape = self._shape.directory
@@ -178,7 +188,7 @@ class Sense:
             )
         if shape.address6:
             self._address6(i, shape.address6, network.subnet6)
-        self._supported(i, shape)
+        backend = self._backend(i, shape)
         image, terms = self._guest(i, shape)
         handoff = self._handoff(i, shape.handoff, image, terms)
         return Service(
@@ -188,7 +198,7 @@ class Sense:
             address=address,
             mac=mac_of(shape.name),
             address6=shape.address6,
-            backend="qemu" if shape.backend == "auto" else shape.backend,
+            backend=backend,
             memory=shape.memory,
             cmdline=shape.cmdline,
             initrd=self._initrd(i, shape.initrd) if shape.backend != "process" else "",
@@ -200,6 +210,9 @@ class Sense:
             idle_after=shape.idle_after,
             boot_timeout=shape.boot_timeout,
             stop=shape.stop,
+            warm=shape.warm,
+            disks=self._disks(i, shape),
+            nics=self._nics(i, shape),
         )
 
     def _address6(self, i: int, given: IPv6Address, subnet: IPv6Network | None) -> None:
@@ -213,16 +226,36 @@ class Sense:
             return
         self._blame(("service", i, "address6"), f"address6: {what}; {hint}")
 
-    def _supported(self, i: int, shape: ServiceShape) -> None:
-        def only(key: str, value: object, choices: tuple[object, ...]) -> None:
-            if value not in choices:
-                listed = ", ".join(map(str, choices))
-                what = f"{key}: {value} is not in this version; use one of {listed}"
-                self._blame(("service", i, key), what)
+    def _backend(self, i: int, shape: ServiceShape) -> str:
+        """Return the backend; blame what it cannot do."""
+        backend = "qemu" if shape.backend == "auto" else shape.backend
+        if backend not in abilities.ABILITIES:
+            listed = ", ".join(("auto", *abilities.ABILITIES))
+            what = f"backend: {backend} is not in this version; use one of {listed}"
+            self._blame(("service", i, "backend"), what)
+            return backend
+        asked = {"warm": shape.warm > 0, "disks": bool(shape.disks), "nics": bool(shape.nics)}
+        cannot = abilities.mistakes(backend, shape.stop, shape.ready, asked)
+        for key, what in cannot.items():
+            self._blame(("service", i, key), f"{key}: {what}")
+        return backend
 
-        only("backend", shape.backend, _BACKENDS)
-        only("stop", shape.stop, _STOPS)
-        only("warm", shape.warm, (0,))
+    def _disks(self, i: int, shape: ServiceShape) -> tuple[Disk, ...]:
+        """Return the disks, beside the configuration; blame files that are no raw images."""
+        disks: list[Disk] = []
+        for text in shape.disks:
+            disk, wrong = devices.disk(text, self._folder)
+            disks.append(disk)
+            if wrong:
+                self._blame(("service", i, "disks"), f"disks: {wrong}")
+        return tuple(disks)
+
+    def _nics(self, i: int, shape: ServiceShape) -> tuple[str, ...]:
+        """Return the further bridges; the services' own has an interface anyway."""
+        if self._shape.network.bridge in shape.nics:
+            what = "is the services' own bridge, where it has its first interface; take it out"
+            self._blame(("service", i, "nics"), f"nics: {self._shape.network.bridge} {what}")
+        return tuple(shape.nics)
 
     def _handoff(self, i: int, asked: Handoff, image: str, terms: Terms | None) -> Handoff:
         """Choose the best that the image can do, if the choice is ours."""
@@ -307,11 +340,9 @@ class Sense:
                     what = f"ready: {text} is not within boot_timeout; make that longer"
                     self._blame(("service", i, "ready"), what)
                 return ReadyOnDelay(seconds)
-            case re.Match() as m, _ if m[1] == "key":
-                what = "ready: key is not in this version; use frame, tcp:PORT or delay:SECONDS"
-                self._blame(("service", i, "ready"), what)
-                return ReadyOnFrame()
-        what = f"ready: {text!r} is not known; use frame, tcp:PORT or delay:SECONDS"
+            case re.Match() as m, _ if m[1] == "key" and _is_path(m[2] or ""):
+                return ReadyOnKey(m[2])
+        what = f"ready: {text!r} is not known; use frame, tcp:PORT, delay:SECONDS or key:PATH"
         self._blame(("service", i, "ready"), what)
         return ReadyOnFrame()
 
@@ -336,6 +367,14 @@ class Sense:
                 if address and address in host:
                     what = f"{key}: {address} is the host's own; choose another"
                     self._blame(("service", i, key), what)
+
+
+def _is_path(text: str) -> bool:
+    """Say whether the store can have a node there, be it relative to a guest's home."""
+    try:
+        return bool(locate(text.encode(), home_of(0))[1])
+    except StoreError:
+        return False
 
 
 def _clash(key: str, value: Hashable, other: Name) -> str:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import ErrorDetails
 
 from jitsu.config.lines import Location
-from jitsu.model import Answer, Endpoint, Handoff, StopMode
+from jitsu.model import Answer, Endpoint, Handoff, StopMode, WhichXenstored
 
 _UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _NOBODYS = {
@@ -24,6 +24,10 @@ _INTERFACE = re.compile(r"(?!(?:lo|\.|\.\.)$)[^\s/:]{1,15}")
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 MEMORY_MIN = 8 << 20
 """QEMU's microvm and the smallest guests need this much."""
+WARM_MAX = 16
+"""Prepared instances of one service: it boots one at a time, and each is made again at once."""
+DISKS_MAX, NICS_MAX = 16, 7
+"""What every hypervisor has room for: xvda to xvdp, and eight interfaces with the first."""
 
 
 def _memory(value: object) -> int:
@@ -119,6 +123,12 @@ def _uplink(value: object) -> str:
     return value
 
 
+def _nic(value: object) -> str:
+    if not isinstance(value, str) or not _INTERFACE.fullmatch(value):
+        raise ValueError(f"{value!r} is no bridge to have an interface on; see `ip link`")
+    return value
+
+
 def _folder(value: object) -> object:
     if value == "":
         raise ValueError("is empty; name a folder, or leave it out")
@@ -144,6 +154,7 @@ Text = Annotated[str, BeforeValidator(_text)]
 Folder = Annotated[str, BeforeValidator(_folder)]
 Domain = Annotated[str, BeforeValidator(_domain)]
 Listener = Annotated[Endpoint, BeforeValidator(_endpoint)]
+Nic = Annotated[str, BeforeValidator(_nic)]
 AnyNetwork = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
 Port = Annotated[int, Field(ge=1, le=0xFFFF)]
 Seconds = Annotated[float, Field(ge=0.001, le=1e7)]
@@ -177,6 +188,7 @@ class HostShape(_Table):
     memory: Memory = 2 << 30
     state: Folder = "/var/lib/jitsu"
     run: Folder = "/run/jitsu"
+    xenstored: WhichXenstored = Field(WhichXenstored.AUTO, strict=False)
 
 
 class ServiceShape(_Table):
@@ -198,7 +210,9 @@ class ServiceShape(_Table):
     idle_after: Seconds = 120.0
     boot_timeout: Seconds = 10.0
     stop: StopMode = Field(StopMode.DESTROY, strict=False)
-    warm: int = Field(0, ge=0)
+    warm: int = Field(0, ge=0, le=WARM_MAX)
+    disks: list[Text] = Field([], max_length=DISKS_MAX)
+    nics: list[Nic] = Field([], max_length=NICS_MAX)
 
 
 class FileShape(_Table):
