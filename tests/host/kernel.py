@@ -126,6 +126,16 @@ def forwards(port: str) -> None:
             time.sleep(0.005)
 
 
+def routed(address: IPv6Address) -> None:
+    """Wait for an address to be the host's own: it has it some time before that has its route."""
+    deadline = time.monotonic() + PATIENCE
+    local = {"family": socket.AF_INET6, "table": 255, "dst": f"{address}/128"}
+    with IPRoute() as ipr:
+        while not ipr.get_routes(**local):
+            assert time.monotonic() < deadline, f"{address} has no route"
+            time.sleep(0.005)
+
+
 def interfaces() -> set[str]:
     """Return the names of the interfaces that are here."""
     return {name for _, name in socket.if_nameindex()}

@@ -311,6 +311,7 @@ def test_a_guest_answers_the_host_over_ipv6() -> None:
     with place() as here, IPRoute() as ipr, socket(AF_INET6, SOCK_STREAM) as browser:
         index = here.lab.bridge.index
         ipr.addr("add", index=index, address=str(gateway6), prefixlen=64, flags=2)
+        kernel.routed(gateway6)
         browser.setblocking(False)
         browser.connect_ex((str(www[1]), PORT))
         here.www.until(lambda data: has_ndp(data, ndp.Solicitation))
