@@ -8,7 +8,7 @@ import pytest
 
 from jitsu.backends.base import Exit
 from jitsu.backends.process import exit_of, order
-from jitsu.model import Epoch, Handoff, Mac, Name, Service
+from jitsu.model import Epoch, Handoff, Mac, Name, ReadyOnTcp, Service
 
 WWW = Service(
     name=Name("www"),
@@ -33,6 +33,11 @@ PROGRAM = ["--", "/srv/my server", "--motto", "just in time", "-v"]
             replace(WWW, handoff=Handoff.SPLICE, listen=(8,)),
             "",
             ["", "--user", "", "--listen=8", *PROGRAM],
+        ),
+        (
+            replace(WWW, handoff=Handoff.REPLAY, ready=ReadyOnTcp(80), listen=(80, 9)),
+            "",
+            ["", "--user", "", "--probed=80", "--listen=80", "--listen=9", *PROGRAM],
         ),
     ],
 )

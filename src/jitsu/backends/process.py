@@ -24,7 +24,7 @@ from jitsu.host.netns import children_apart
 from jitsu.host.network import GuestLink, Network
 from jitsu.host.process import Child, Console, spawn, unprivileged_user
 from jitsu.host.veth import INTERFACE
-from jitsu.model import Epoch, Handoff, Service, StopMode
+from jitsu.model import Epoch, Handoff, ReadyOnTcp, Service, StopMode
 
 _ORDER_FD = 3
 _LAUNCHER = (sys.executable, "-I", "-m", "jitsu.guest", "--order", str(_ORDER_FD))
@@ -35,8 +35,10 @@ _SPARE_AFTER = 0.05
 def order(service: Service, epoch: Epoch, user: str) -> list[str]:
     """Return the arguments of `jitsu.guest` for a boot of a service."""
     word = f"{service.name}/{epoch}" if service.handoff is Handoff.IMPORT else ""
+    ready = service.ready
     return [
         *("--interface", INTERFACE, "--handoff", word, "--user", user),
+        *((f"--probed={ready.port}",) if isinstance(ready, ReadyOnTcp) else ()),
         *(f"--listen={port}" for port in service.listen),
         *("--", service.image, *shlex.split(service.cmdline)),
     ]

@@ -50,6 +50,7 @@ def main() -> None:
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m jitsu.guest", description=__doc__)
     parser.add_argument("--listen", metavar="PORT", type=int, action="append", default=[])
+    parser.add_argument("--probed", metavar="PORT", type=int, help="to be opened last")
     parser.add_argument("--interface", default="eth0", help="the link to the host")
     parser.add_argument("--handoff", metavar="SERVICE/EPOCH", help="else from the kernel's command")
     parser.add_argument("--user", default="", help="whom to become")
@@ -81,7 +82,7 @@ def _become(options: argparse.Namespace, *, ordered: bool) -> None:
         raise ControlError(f"{program} cannot be executed")
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    sockets = {port: listen(port) for port in options.listen}
+    sockets = _listen(options.listen, options.probed)
     connections: list[socket.socket] = []
     word = _word_of_kernel() if options.handoff is None else options.handoff
     if word:
@@ -91,7 +92,7 @@ def _become(options: argparse.Namespace, *, ordered: bool) -> None:
     elif ordered:
         _announce(options.interface)
     names = ["listen"] * len(sockets) + ["connection"] * len(connections)
-    _pass_on([*sockets.values(), *connections])
+    _pass_on([*sockets, *connections])
     if names:
         told = {"PID": os.getpid(), "FDS": len(names), "FDNAMES": ":".join(names)}
         os.environ.update({f"LISTEN_{key}": str(value) for key, value in told.items()})
@@ -108,6 +109,12 @@ def _become(options: argparse.Namespace, *, ordered: bool) -> None:
     except OSError as error:
         who = f" as {options.user}" if options.user else ""
         raise HostError(f"cannot execute {program}{who}: {error.strerror}") from error
+
+
+def _listen(ports: Sequence[int], probed: int | None) -> list[socket.socket]:
+    """Listen on `ports`, on `probed` last: who is answered there takes the rest to be open, too."""
+    opened = {port: listen(port) for port in sorted(ports, key=lambda port: port == probed)}
+    return [opened[port] for port in ports]
 
 
 def listen(port: int) -> socket.socket:
