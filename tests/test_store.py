@@ -233,9 +233,43 @@ def test_who_watches_learns_that_the_store_has_gone(tmp_path: Path) -> None:
     async def story(one: store.Client, two: store.Client) -> None:
         async with two.watch(b"/a") as events:
             assert await anext(events) == b"/a"
-            two._writer.close()
+            two._write(b"\xff" * 16)  # which makes the store hang up
             with pytest.raises(ControlError):
                 await anext(events)
+
+    tell(tmp_path, story)
+
+
+def test_a_pipeline_is_answered_in_order_and_refused_one_by_one(tmp_path: Path) -> None:
+    async def story(one: store.Client, two: store.Client) -> None:
+        asked = [(Op.WRITE, b"/a\0one"), (Op.READ, b"/a\0"), (Op.DIRECTORY, b"/a\0")]
+        assert await one.pipeline(asked) == [b"OK\0", b"one", b""]
+        missing, written = await one.pipeline([(Op.READ, b"/none\0"), (Op.WRITE, b"/b\0two")])
+        assert isinstance(missing, StoreError)
+        assert missing.name == "ENOENT"
+        assert written == b"OK\0"
+        assert await two.read(b"/b") == b"two"
+        assert await refused(one.pipeline([(Op.WRITE, b"/a\0" + b"x" * 4096)])) == "E2BIG"
+
+    tell(tmp_path, story)
+
+
+def test_who_subscribes_is_called_until_it_has_enough(tmp_path: Path) -> None:
+    async def story(one: store.Client, two: store.Client) -> None:
+        told: asyncio.Queue[bytes | None] = asyncio.Queue()
+        stop = one.subscribe(b"/a", told.put_nowait)
+        assert await told.get() == b"/a"
+        await two.write(b"/a/b", b"1")
+        assert await told.get() == b"/a/b"
+        stop()
+        await one.read(b"/a")
+        await two.write(b"/a/b", b"2")
+        await one.read(b"/a")
+        assert told.empty()
+        one.subscribe(b"/a", told.put_nowait)
+        assert await told.get() == b"/a"
+        one._write(b"\xff" * 16)  # which makes the store hang up
+        assert await told.get() is None
 
     tell(tmp_path, story)
 

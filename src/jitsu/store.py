@@ -9,10 +9,10 @@ Requests of several tasks may be under way at once; the store answers them in or
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from jitsu.core.xenstore.errors import StoreError
 from jitsu.errors import ControlError, ProtocolError, WireError
@@ -22,6 +22,8 @@ _CHUNK = 64 << 10
 _REQUEST_MAX = (1 << 32) - 1
 
 T = TypeVar("T")
+Request = tuple[Op, bytes]
+"""What is asked: a type and its payload."""
 
 
 class Requests:
@@ -70,6 +72,13 @@ class Requests:
         """Set a node's permissions; the first is the owner's, with the right of all others."""
         await self._ask(Op.SET_PERMS, join(path, *perms))
 
+    async def pipeline(self, requests: Sequence[Request]) -> list[bytes | StoreError]:
+        """Send requests all at once; return their replies when all have come.
+
+        In the place of a reply is the error of a request that was refused.
+        """
+        return await self._client.send(requests, self._transaction)
+
     async def _parts(self, path: bytes) -> bytes:
         """Collect a listing in parts; begin anew when it changes between them."""
         while True:
@@ -91,15 +100,18 @@ class Requests:
 class Client(Requests):
     """One connection."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        """Send requests by `write`; what the store answers comes to `take`."""
         super().__init__(self)
-        self._reader = reader
-        self._writer = writer
+        self._write = write
+        self._messages = Messages()
         self._serial = 0
         self._asked: dict[int, tuple[int, asyncio.Future[bytes]]] = {}
-        self._watches: dict[bytes, asyncio.Queue[bytes | None]] = {}
+        self._watches: dict[bytes, Callable[[bytes | None], None]] = {}
         self._tokens = 0
         self._gone: ControlError | None = None
+        self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        """Done when the store has gone: why."""
 
     async def request(self, op: Op, payload: bytes, transaction: int = 0) -> bytes:
         """Send one request; return the reply's payload. Raises StoreError and ControlError."""
@@ -107,21 +119,57 @@ class Client(Requests):
             raise StoreError("E2BIG")
         if self._gone is not None:
             raise self._gone
-        return await self._send(op, payload, transaction)
+        return await self._send([(op, payload)], transaction)[0]
 
-    def _send(self, op: Op, payload: bytes, transaction: int) -> asyncio.Future[bytes]:
-        serial = self._serial = self._serial % _REQUEST_MAX + 1
-        reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._asked[serial] = (op, reply)
-        self._writer.write(encode(Message(op, serial, transaction, payload)))
-        return reply
+    async def send(
+        self, requests: Sequence[Request], transaction: int = 0
+    ) -> list[bytes | StoreError]:
+        """Do as `pipeline`, in a transaction that is known by its number."""
+        if any(len(payload) > PAYLOAD_MAX for _, payload in requests):
+            raise StoreError("E2BIG")
+        if self._gone is not None:
+            raise self._gone
+        replies = await asyncio.gather(*self._send(requests, transaction), return_exceptions=True)
+        for reply in replies:
+            if isinstance(reply, BaseException) and not isinstance(reply, StoreError):
+                raise reply
+        return cast(list[bytes | StoreError], replies)
+
+    def _send(self, requests: Sequence[Request], transaction: int) -> list[asyncio.Future[bytes]]:
+        loop = asyncio.get_running_loop()
+        messages, replies = [], []
+        for op, payload in requests:
+            serial = self._serial = self._serial % _REQUEST_MAX + 1
+            reply: asyncio.Future[bytes] = loop.create_future()
+            self._asked[serial] = (op, reply)
+            messages.append(encode(Message(op, serial, transaction, payload)))
+            replies.append(reply)
+        self._write(b"".join(messages))
+        return replies
+
+    def subscribe(self, path: bytes, told: Callable[[bytes | None], None]) -> Callable[[], None]:
+        """Have `told` called with what changes at or below a path, and at once with the path.
+
+        It is called with None when the store has gone. Return how to hear no more of it.
+        """
+        self._tokens += 1
+        token = b"%d" % self._tokens
+        self._watches[token] = told
+        self._tell(Op.WATCH, join(path, token))
+
+        def stop() -> None:
+            if self._watches.pop(token, None) is not None:
+                self._tell(Op.UNWATCH, join(path, token))
+
+        return stop
 
     @asynccontextmanager
     async def watch(self, path: bytes) -> AsyncIterator[AsyncIterator[bytes]]:
         """Watch a path: have what changed at or below it, after a first event for itself."""
         self._tokens += 1
         token = b"%d" % self._tokens
-        queue = self._watches[token] = asyncio.Queue[bytes | None]()
+        queue = asyncio.Queue[bytes | None]()
+        self._watches[token] = queue.put_nowait
         try:
             await self.request(Op.WATCH, join(path, token))
             yield self._events(queue)
@@ -160,7 +208,7 @@ class Client(Requests):
     def _tell(self, op: Op, payload: bytes, transaction: int = 0) -> None:
         """Send a request whose reply nobody waits for."""
         if self._gone is None:
-            self._send(op, payload, transaction).cancel()
+            self._send([(op, payload)], transaction)[0].cancel()
 
     async def _events(self, queue: asyncio.Queue[bytes | None]) -> AsyncIterator[bytes]:
         while (path := await queue.get()) is not None:
@@ -168,31 +216,29 @@ class Client(Requests):
         if self._gone is not None:
             raise self._gone
 
-    async def _listen(self) -> None:
-        """Take replies and events until the store goes away."""
-        messages = Messages()
-        reason = "the store has closed the connection"
-        try:
-            while data := await self._reader.read(_CHUNK):
-                for message in messages.feed(data):
-                    self._take(message)
-        except (OSError, ProtocolError) as error:
-            reason = f"the store does not speak its protocol: {error}"
-        finally:
-            self._gone = ControlError(reason)
-            for _, reply in self._asked.values():
-                if not reply.done():
-                    reply.set_exception(self._gone)
-            for queue in self._watches.values():
-                queue.put_nowait(None)
+    def take(self, data: bytes) -> None:
+        """Take what the store has sent. Raises ProtocolError when it is not its protocol."""
+        for message in self._messages.feed(data):
+            self._take(message)
+
+    def lose(self, reason: str) -> None:
+        """The store has gone: tell whoever waits for it."""
+        self._gone = ControlError(reason)
+        if not self.lost.done():
+            self.lost.set_result(reason)
+        for _, reply in self._asked.values():
+            if not reply.done():
+                reply.set_exception(self._gone)
+        for told in list(self._watches.values()):
+            told(None)
 
     def _take(self, message: Message) -> None:
         if message.op == Op.WATCH_EVENT:
             fields = strings(message.payload)
             if len(fields) < 2:
                 raise WireError("a watch event without a token")
-            if fields[1] in self._watches:
-                self._watches[fields[1]].put_nowait(fields[0])
+            if (told := self._watches.get(fields[1])) is not None:
+                told(fields[0])
             return
         op, reply = self._asked.get(message.request, (None, None))
         if reply is None or message.op not in (op, Op.ERROR):
@@ -217,8 +263,8 @@ async def connect(path: Path) -> AsyncIterator[Client]:
         raise ControlError(
             f"no XenStore answers at {path}: {error.strerror}; start one, or name its socket"
         ) from error
-    client = Client(reader, writer)
-    listening = asyncio.create_task(client._listen())
+    client = Client(writer.write)
+    listening = asyncio.create_task(_listen(client, reader))
     try:
         yield client
     finally:
@@ -226,3 +272,15 @@ async def connect(path: Path) -> AsyncIterator[Client]:
         writer.close()
         with suppress(asyncio.CancelledError):
             await listening
+
+
+async def _listen(client: Client, reader: asyncio.StreamReader) -> None:
+    """Take replies and events until the store goes away."""
+    reason = "the store has closed the connection"
+    try:
+        while data := await reader.read(_CHUNK):
+            client.take(data)
+    except (OSError, ProtocolError) as error:
+        reason = f"the store does not speak its protocol: {error}"
+    finally:
+        client.lose(reason)
