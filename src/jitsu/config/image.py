@@ -11,7 +11,7 @@ from jitsu.model import Terms
 from jitsu.wire.tcp import WINDOW_SCALE_MAX
 
 _PT_NOTE = 4
-_XEN_ELFNOTE_PHYS32_ENTRY = 18
+_XEN_ELFNOTE_GUEST_OS, _XEN_ELFNOTE_PHYS32_ENTRY = 6, 18
 _JITSU_ELFNOTE_TERMS = 1
 _TERMS = struct.Struct("<6I")
 _CONNECTIONS_MAX = 1024
@@ -52,7 +52,16 @@ def image_terms(path: Path) -> Terms | None:
     return _image(path)[1]
 
 
-def _image(path: Path) -> tuple[ImageKind, Terms | None]:
+def image_is_linux(path: Path) -> bool:
+    """Say whether `path` holds Linux, be it compressed or not. Raises ImageError."""
+    return _image(path)[2]
+
+
+_Found = tuple[ImageKind, Terms | None, bool]
+"""What an image is, on which terms it imports connections, and whether it is Linux."""
+
+
+def _image(path: Path) -> _Found:
     try:
         found = path.stat()
     except OSError as error:
@@ -63,7 +72,7 @@ def _image(path: Path) -> tuple[ImageKind, Terms | None]:
 
 
 @lru_cache(maxsize=1024)
-def _read(path: Path, _modified: int, _size: int) -> tuple[ImageKind, Terms | None]:
+def _read(path: Path, _modified: int, _size: int) -> _Found:
     try:
         with path.open("rb") as file:
             head = file.read(0x206)
@@ -72,11 +81,11 @@ def _read(path: Path, _modified: int, _size: int) -> tuple[ImageKind, Terms | No
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror}") from error
     if head[0x202:0x206] == b"HdrS":
-        return ImageKind.LINUX, None
+        return ImageKind.LINUX, None, True
     raise ImageError("is neither an ELF file nor a Linux bzImage")
 
 
-def _elf(data: bytes) -> tuple[ImageKind, Terms | None]:
+def _elf(data: bytes) -> _Found:
     try:
         notes = {(name, kind): desc for name, kind, desc in _notes(data)}
     except (struct.error, IndexError, OverflowError):
@@ -84,7 +93,8 @@ def _elf(data: bytes) -> tuple[ImageKind, Terms | None]:
     if (b"Xen\0", _XEN_ELFNOTE_PHYS32_ENTRY) not in notes:
         raise ImageError("is ELF but has no PVH entry note (Xen note, type 18)")
     ours = notes.get((b"Jitsu\0", _JITSU_ELFNOTE_TERMS))
-    return ImageKind.PVH, _terms(ours) if ours is not None else None
+    is_linux = notes.get((b"Xen\0", _XEN_ELFNOTE_GUEST_OS), b"").rstrip(b"\0") == b"linux"
+    return ImageKind.PVH, _terms(ours) if ours is not None else None, is_linux
 
 
 def _notes(data: bytes) -> Iterator[tuple[bytes, int, bytes]]:

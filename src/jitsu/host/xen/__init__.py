@@ -1,0 +1,1 @@
+"""Xen from dom0: its libraries, devices and interfaces."""
