@@ -46,13 +46,13 @@ class KernelLink:
     """One guest's interface. It is nobody's until it joins the bridge."""
 
     def __init__(self, name: str, fd: int, bridge: Bridge, network: "KernelNetwork") -> None:
-        """Own interface `name`, whose other end is `fd`."""
+        """Own interface `name`, whose other end is `fd`, or -1 where that is the hypervisor's."""
         self.name = name
         self.fd = fd
         try:
             self.index = socket.if_nametoindex(name)
         except OSError as error:
-            os.close(self.fd)
+            self.release()
             raise HostError(f"{name}: {error}") from error
         self.entry = b""
         """The request that makes this link the owner: encoded while the guest boots."""
@@ -240,11 +240,13 @@ class KernelNetwork:
             name = f"{self._bridge.name}-new"
             self._spare = self._netlink.submit(self._tap, name)
 
-    async def open(self, service: Service) -> GuestLink:
+    async def open(self, service: Service, made: str = "") -> GuestLink:
         """Return the tap that lies ready, or make one; for a process make what it can use."""
         name = self.name_of(service)
-        link = self._take_spare() if service.backend != "process" else None
-        if service.backend == "process":
+        link = self._take_spare() if service.backend != "process" and not made else None
+        if made:
+            link = KernelLink(made, -1, self._bridge, self)
+        elif service.backend == "process":
             link = await self.on_netlink(self._veth, name, service)
         elif link is None:
             link = await self.on_netlink(self._tap, name)

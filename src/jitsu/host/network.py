@@ -79,8 +79,11 @@ class Network(Protocol):
     def send(self, frame: bytes) -> None:
         """Send `frame` from Synjitsu's port; a full queue loses it."""
 
-    async def open(self, service: Service) -> GuestLink:
-        """Make a network interface for a guest, not yet on the bridge. Raises HostError."""
+    async def open(self, service: Service, made: str = "") -> GuestLink:
+        """Make a network interface for a guest, not yet on the bridge. Raises HostError.
+
+        With `made` it is one that the hypervisor has made, and removes.
+        """
 
     async def own(self, service: Service, link: GuestLink | None) -> None:
         """Let `link`, or Synjitsu when it is None, own the service's MAC address.

@@ -128,7 +128,7 @@ class SimulatedNetwork:
         """Send from Synjitsu's port."""
         self.forward(frame, None)
 
-    async def open(self, service: Service) -> GuestLink:
+    async def open(self, service: Service, made: str = "") -> GuestLink:
         """Make a link."""
         await self.pause()
         link = SimulatedLink(self, service)

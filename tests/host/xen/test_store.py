@@ -1,0 +1,137 @@
+"""The toolstack's store, against the true daemon in this process."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from jitsu import store
+from jitsu.core.xenstore.server import Server
+from jitsu.errors import HostError
+from jitsu.host.xen.store import HostStore, Remove, Write
+from jitsu.host.xenstored import Xenstored, listen
+
+Story = Callable[[HostStore, store.Client], Coroutine[Any, Any, None]]
+
+
+@asynccontextmanager
+async def serving(path: Path, server: Server) -> AsyncIterator[None]:
+    async with listen(Xenstored(server, None, structlog.get_logger()), path):
+        yield
+
+
+def tell(folder: Path, story: Story) -> None:
+    path = folder / "socket"
+
+    async def main() -> None:
+        async with asyncio.timeout(20), serving(path, Server()), store.connect(path) as other:
+            host = HostStore(partial(store.connect, path))
+            await host.open()
+            try:
+                await story(host, other)
+            finally:
+                await host.close()
+
+    asyncio.run(main())
+
+
+async def until_refused(host: HostStore) -> None:
+    while True:
+        await host.read(b"/a")
+
+
+def test_a_commit_writes_removes_and_permits(tmp_path: Path) -> None:
+    async def story(host: HostStore, other: store.Client) -> None:
+        await other.write(b"/old/node", b"1")
+        await host.commit(
+            [
+                Remove(b"/old"),
+                Remove(b"/never/was"),
+                Write(b"/home", b"", (b"n0", b"r7")),
+                Write(b"/home/name", b"www"),
+            ]
+        )
+        assert await other.read(b"/home/name") == b"www"
+        assert await other.perms(b"/home/name") == [b"n0", b"r7"], "as its parent has them"
+        assert await host.read(b"/old/node") is None
+
+    tell(tmp_path, story)
+
+
+def test_commits_that_meet_are_all_made(tmp_path: Path) -> None:
+    async def story(host: HostStore, other: store.Client) -> None:
+        async def count(path: bytes) -> None:
+            await host.commit([Write(b"/count/%b" % path), Remove(b"/count/last")])
+
+        await asyncio.gather(*(count(b"%d" % i) for i in range(16)))
+        assert len(await other.directory(b"/count")) == 16
+
+    tell(tmp_path, story)
+
+
+def test_who_removes_leaves_no_empty_folder(tmp_path: Path) -> None:
+    async def story(host: HostStore, other: store.Client) -> None:
+        before = await other.directory(b"/")
+        await host.write([Write(b"/backend/vif/7/0/state", b"1"), Write(b"/backend/vif/8/0", b"")])
+        await host.remove([b"/backend/vif/7", b"/backend/vbd/7"])
+        assert await other.directory(b"/backend/vif") == [b"8"]
+        await host.remove([b"/backend/vif/8"])
+        assert await other.directory(b"/") == before
+
+    tell(tmp_path, story)
+
+
+def test_a_watch_tells_at_once_and_until_it_is_stopped(tmp_path: Path) -> None:
+    async def story(host: HostStore, other: store.Client) -> None:
+        told: asyncio.Queue[None] = asyncio.Queue()
+        stop = host.watch(b"/a", partial(told.put_nowait, None))
+        await told.get()
+        await other.write(b"/a/b", b"1")
+        await told.get()
+        stop()
+        await host.read(b"/a")
+        await other.write(b"/a/b", b"2")
+        await host.read(b"/a")
+        assert told.empty()
+
+    tell(tmp_path, story)
+
+
+def test_a_store_that_comes_back_is_used_again_and_watched_again(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+
+    async def main() -> None:
+        told: asyncio.Queue[None] = asyncio.Queue()
+        host = HostStore(partial(store.connect, path))
+        async with asyncio.timeout(20):
+            async with serving(path, Server()):
+                await host.open()
+                host.watch(b"/a", partial(told.put_nowait, None))
+                await told.get()
+            with pytest.raises(HostError, match="XenStore"):
+                await asyncio.gather(*(until_refused(host) for _ in range(2)))
+            async with serving(path, Server()):
+                await told.get()
+                await host.write([Write(b"/a", b"1")])
+                await told.get()
+                assert await host.read(b"/a") == b"1"
+            await host.close()
+
+    asyncio.run(main())
+
+
+def test_no_store_at_all_is_an_error(tmp_path: Path) -> None:
+    async def main() -> None:
+        host = HostStore(partial(store.connect, tmp_path / "socket"))
+        with pytest.raises(HostError, match="no XenStore answers"):
+            await host.open()
+        with pytest.raises(HostError, match="no XenStore"):
+            await host.commit([Write(b"/a")])
+        await host.close()
+
+    asyncio.run(main())
