@@ -8,10 +8,7 @@
 
 This is the only file that knows all parts. The cores decide and do not act; here nothing is
 decided. What takes time (a boot, moving an address from one owner to the other, a look at the
-traffic) is a task of the daemon's task group, and comes back as an event.
-
-Moves of one service's address happen one after the other, under its lock: a guest that dies while
-it takes over, or a wish that comes while it is fenced, cannot leave the entry with the wrong owner.
+traffic) is a task of the daemon's task group (`jitsu.life`), and comes back as an event.
 """
 
 import asyncio
@@ -23,20 +20,20 @@ from typing import Any, Protocol, assert_never, cast
 
 from structlog.typing import FilteringBoundLogger
 
-from jitsu.backends.base import Backend, Instance
+from jitsu.backends.base import Backend
 from jitsu.core import directory as dns
 from jitsu.core import events, synjitsu
 from jitsu.core import summon as summoning
 from jitsu.core.admission import Gatekeeper
 from jitsu.core.deadlines import Deadlines
-from jitsu.core.segment import Ends
 from jitsu.core.waterfall import Waterfall
 from jitsu.errors import ControlError, HostError
 from jitsu.host.guests import Guests
 from jitsu.host.log import Late
 from jitsu.host.network import Network
-from jitsu.model import Cause, Config, Epoch, Name, Service, State, StopMode
-from jitsu.run import BootWatch, Run
+from jitsu.life import Lives, running, started
+from jitsu.model import Cause, Config, Epoch, Name, Service, State
+from jitsu.run import Run
 
 _DIRECTORY, _SYNJITSU = "the directory", "synjitsu"
 
@@ -91,6 +88,7 @@ class Daemon:
         self._runs = {
             s.name: Run(s, summoning.Summoner(s, self._gatekeeper)) for s in config.services
         }
+        self._lives = Lives(self, self._runs, network, backends, guests, log)
         self._deadlines = Deadlines()
         self._todo: deque[Any] = deque()
         self._draining = False
@@ -127,7 +125,7 @@ class Daemon:
 
     def fail(self, error: HostError) -> None:
         """Have `run` raise: the network has gone away under the daemon."""
-        self._start(self._fail(error))
+        self.start(self._fail(error))
 
     # What may happen.
 
@@ -139,7 +137,7 @@ class Daemon:
 
     def frame(self, data: bytes) -> None:
         """Take a frame that has reached Synjitsu's port."""
-        self._tell_synjitsu(events.Arrived(data))
+        self.tell_synjitsu(events.Arrived(data))
 
     async def summon(self, name: Name) -> State:
         """Summon a service for the operator; return the state that it comes to. May raise."""
@@ -157,7 +155,7 @@ class Daemon:
     async def dismiss(self, name: Name) -> State:
         """Stop a service for the operator, used or not; return when it is gone."""
         run = self._find(name)
-        self._tell_summoner(name, summoning.Dismissed())
+        self.tell_summoner(name, summoning.Dismissed())
         while run.summoner.state is State.STOPPING:
             await self._change(run)
         return run.summoner.state
@@ -222,15 +220,17 @@ class Daemon:
         if run.summoner.heeds(cause):
             epoch = Epoch(run.summoner.epoch + 1)
             run.waterfall = Waterfall(name, epoch, cause, now)
-        self._tell_summoner(name, summoning.Wanted(cause))
+        self.tell_summoner(name, summoning.Wanted(cause))
 
-    def _tell_summoner(self, name: Name, event: summoning.Event) -> None:
+    def tell_summoner(self, name: Name, event: summoning.Event) -> None:
+        """Give an event to the summoner of a service."""
         summoner = self._runs[name].summoner
         self._emit(summoner.handle(event, self._clock()))
         self._deadlines.set(name, summoner.deadline())
         self._arm()
 
-    def _tell_synjitsu(self, event: events.Event) -> None:
+    def tell_synjitsu(self, event: events.Event) -> None:
+        """Give an event to Synjitsu."""
         self._emit(self.synjitsu.handle(event, self._clock()))
         self._deadlines.set(_SYNJITSU, self.synjitsu.deadline())
         self._arm()
@@ -302,44 +302,44 @@ class Daemon:
             case events.Send(frame):
                 self._network.send(frame)
             case events.SendToGuest(name, frame):
-                if (instance := self._instance(self._runs[name])) is not None:
+                if (instance := running(self._runs[name])) is not None:
                     instance.link.send(frame)
             case events.Wake(name, cause):
                 self._wish(name, cause)
             case events.Track(name):
-                self._start(self._track(effect))
+                self.start(self._lives.track(effect))
             case events.Commit(name, epoch, flows):
                 self._guests.commit(name, epoch, flows)
-                self._tell_synjitsu(events.Committed(name, epoch))
+                self.tell_synjitsu(events.Committed(name, epoch))
             case events.Clear(name):
                 self._guests.clear(name)
             case events.Shift(name, ends, delta):
-                self._shift(name, ends, delta)
+                self._lives.shift(name, ends, delta)
             case events.Unshift(name, ends):
-                if (instance := self._instance(self._runs[name])) is not None:
+                if (instance := running(self._runs[name])) is not None:
                     instance.link.unshift(ends)
             case events.Heard(name):
-                self._mark(name, "first frame", span="boot", since="exec")
+                self.mark(name, "first frame", span="boot", since="exec")
             case events.CanServe(name):
-                self._mark(name, "can serve", span="get ready", since="first frame")
-                self._tell_summoner(name, summoning.Ready(self._runs[name].summoner.epoch))
+                self.mark(name, "can serve", span="get ready", since="first frame")
+                self.tell_summoner(name, summoning.Ready(self._runs[name].summoner.epoch))
             case _:
                 assert_never(effect)
 
     def _perform_summoners(self, effect: summoning.Effect) -> None:
         match effect:
             case summoning.Boot(service, epoch):
-                self._boot(service, epoch)
+                self._lives.boot(service, epoch)
             case summoning.Look(service):
-                self._start(self._look(service))
+                self.start(self._lives.look(service))
             case summoning.Fence(service):
-                self._start(self._fence(service))
+                self.start(self._lives.fence(service))
             case summoning.HandOver(service):
-                self._start(self._hand_over(service))
+                self.start(self._lives.hand_over(service))
             case summoning.Stop(service, epoch, how):
-                self._start(self._stop(service, epoch, how))
+                self.start(self._lives.stop(service, epoch, how))
             case summoning.Admit(name):
-                self._tell_summoner(name, summoning.Admitted())
+                self.tell_summoner(name, summoning.Admitted())
             case summoning.Entered(service, state, reason):
                 self._entered(service, state, reason)
             case _:
@@ -351,7 +351,7 @@ class Daemon:
         level = self._log.warning if reason else self._log.info
         told = {"service": service.name, "epoch": run.summoner.epoch, "reason": reason or None}
         self._late.write(partial(level, str(state), **told))
-        self._tell_synjitsu(events.StateEntered(service.name, state, run.summoner.epoch))
+        self.tell_synjitsu(events.StateEntered(service.name, state, run.summoner.epoch))
         self.asked_state(service.name, state)
         run.wake()
 
@@ -359,123 +359,22 @@ class Daemon:
         """Tell the directory, whose held queries may be waiting for just that."""
         effects = self.directory.handle(dns.StateChanged(name, state), self._clock())
         if any(isinstance(effect, dns.Respond) for effect in effects):
-            self._mark(name, "answered", span="answer", since="")
+            self.mark(name, "answered", span="answer", since="")
         self._emit(effects)
         self._deadlines.set(_DIRECTORY, self.directory.deadline())
 
     async def _fail(self, error: HostError) -> None:
         raise error
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have a task of the daemon's do it."""
         self._tasks.create_task(work)
 
-    def _mark(self, name: Name, mark: str, *, span: str = "", since: str = "") -> None:
+    def mark(self, name: Name, mark: str, *, span: str = "", since: str = "") -> None:
+        """Note the time in the waterfall of a service."""
         waterfall = self._runs[name].waterfall
         if waterfall is not None:
             waterfall.mark(mark, self._clock(), span=span, since=since)
-
-    # A guest's life.
-
-    def _boot(self, service: Service, epoch: Epoch) -> None:
-        run = self._runs[service.name]
-        run.started = self._loop.create_future()
-        self._start(self._live(run, epoch))
-
-    async def _live(self, run: Run, epoch: Epoch) -> None:
-        """Boot a guest and be with it until it is gone."""
-        service, started = run.service, run.started
-        assert started is not None
-        self._mark(service.name, "boot")
-        sent = partial(self._guest_sent, service.name)
-        watch = BootWatch(partial(self._mark, service.name), sent, started)
-        try:
-            backend = self._backends[service.backend]
-            instance = await backend.boot(service, epoch, self._network, watch)
-        except (HostError, OSError) as error:
-            # Whatever a backend meets on its way costs this boot, not the guests that run.
-            started.set_result(None)
-            self._tell_summoner(service.name, summoning.Gone(epoch, str(error), began=False))
-            return
-        watch.begin(instance)
-        wrote = partial(self._wrote, service.name, epoch)
-        presence = self._guests.enter(service, epoch, instance.link, wrote)
-        exit_ = await instance.gone
-        presence.leave()
-        await self._take_over(run)
-        run.started = None
-        gone = summoning.Gone(epoch, exit_.reason, exit_.clean, exit_.began)
-        self._tell_summoner(service.name, gone)
-        instance.link.ask_orphans()
-
-    def _guest_sent(self, name: Name, frame: bytes) -> None:
-        self._tell_synjitsu(events.GuestSent(name, frame))
-
-    def _wrote(self, name: Name, epoch: Epoch, word: bytes) -> None:
-        """Take a guest's word on the hand-over."""
-        self._tell_synjitsu(events.GuestWrote(name, epoch, word))
-
-    async def _track(self, effect: events.Track) -> None:
-        run = self._runs[effect.name]
-        async with run.tracking:  # in their order
-            await self._network.track(run.service, effect.opened, effect.ended)
-        self._tell_synjitsu(events.Tracked(effect.name))
-
-    def _shift(self, name: Name, ends: Ends, delta: int | None) -> None:
-        instance = self._instance(self._runs[name])
-        try:
-            if instance is not None:
-                instance.link.shift(ends, delta)
-        except HostError as error:
-            self._log.warning("not spliced", service=name, reason=str(error))
-            self._tell_synjitsu(events.Unshiftable(name, ends, str(error)))
-
-    async def _hand_over(self, service: Service) -> None:
-        """Let the guest own its address, and send it what was held."""
-        run = self._runs[service.name]
-        instance = await self._started(run)
-        async with run.lock:
-            serves = run.summoner.state is State.AWAKE and run.link is None
-            if instance is None or instance.gone.done() or not serves:
-                return
-            self._tell_synjitsu(events.Moving(service.name))
-            try:
-                await self._network.own(service, instance.link)
-            except HostError as error:
-                # The guest has died under us; `gone` follows.
-                self._log.warning("hand-over failed", service=service.name, reason=str(error))
-                await self._network.own(service, None)
-                self._tell_synjitsu(events.Moved(service.name, to_guest=False))
-                return
-            run.link = instance.link
-            self._tell_synjitsu(events.Moved(service.name, to_guest=True))
-            self._mark(service.name, "handed over", span="hand over", since="can serve")
-            instance.link.deafen()
-
-    async def _take_over(self, run: Run) -> None:
-        """Let Synjitsu own the address."""
-        async with run.lock:
-            if run.link is None:
-                return
-            self._tell_synjitsu(events.Moving(run.service.name))
-            await self._network.own(run.service, None)
-            run.link = None
-            self._tell_synjitsu(events.Moved(run.service.name, to_guest=False))
-
-    async def _look(self, service: Service) -> None:
-        traffic = await self._network.traffic([service])
-        self._runs[service.name].flows = traffic[service.name].flows
-        self._tell_summoner(service.name, traffic[service.name])
-
-    async def _fence(self, service: Service) -> None:
-        await self._take_over(self._runs[service.name])
-        await self._look(service)
-
-    async def _stop(self, service: Service, epoch: Epoch, how: StopMode) -> None:
-        run = self._runs[service.name]
-        instance = await self._started(run)
-        await self._take_over(run)
-        if instance is not None and run.summoner.epoch == epoch:
-            instance.stop(how)
 
     async def _stop_all(self) -> None:
         """Stop every guest in its own way; return when all are gone."""
@@ -483,14 +382,8 @@ class Daemon:
             run.wake()
         await asyncio.sleep(0)  # who waits for a summons is told before the end begins
         for name in self._runs:
-            self._tell_summoner(name, summoning.Dismissed())
+            self.tell_summoner(name, summoning.Dismissed())
         for run in self._runs.values():
-            instance = await self._started(run)
+            instance = await started(run)
             if instance is not None:
                 await instance.gone
-
-    async def _started(self, run: Run) -> Instance | None:
-        return await asyncio.shield(run.started) if run.started is not None else None
-
-    def _instance(self, run: Run) -> Instance | None:
-        return run.started.result() if run.started is not None and run.started.done() else None

@@ -286,10 +286,6 @@ SENSE = [
         "5: ready: key is not what backend process can do; use frame, tcp:PORT or delay:SECONDS",
     ),
     (
-        WWW + "ready = 'key:data/ready'",
-        "4: ready: key is not what backend qemu can do; use frame, tcp:PORT or delay:SECONDS",
-    ),
-    (
         WWW + "[host]\nxenstored = 'running'",
         "5: xenstored: running is for guests of Xen, and no service has backend xen; "
         "use auto or own",

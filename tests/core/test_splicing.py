@@ -12,6 +12,7 @@ from jitsu.core.events import (
     CanServe,
     Effect,
     Heard,
+    KeyAppeared,
     Send,
     SendToGuest,
     Shift,
@@ -23,7 +24,7 @@ from jitsu.core.events import (
 )
 from jitsu.core.readiness import OWN_MAC
 from jitsu.core.segment import Ends, decode, encode
-from jitsu.model import Cause, Handoff, Mac, State, Terms
+from jitsu.model import Cause, Epoch, Handoff, Mac, ReadyOnKey, State, Terms
 from jitsu.testing.world import service
 from jitsu.wire import ethernet, icmp, icmpv6, ipv6, ndp
 from jitsu.wire.tcp import Flags, Options, Segment, seq_add
@@ -54,6 +55,17 @@ class Spliced(Scene):
         ack = seq_add(segment.seq, segment.length)
         answer = Segment(ends.port, ends.peer_port, seq, ack, flags, 5000, Options())
         return self.guest(encode(ends, answer))
+
+
+def test_a_key_has_the_connections_spliced_first() -> None:
+    keyed = replace(ANY, ready=ReadyOnKey("data/ready"))
+    scene = Scene(keyed)
+    scene.opens()
+    scene.boots()
+    heard, *rest = scene.core.handle(KeyAppeared(keyed.name, Epoch(1)), scene.now)
+    assert heard == Heard(keyed.name)
+    assert [type(effect) for effect in rest] == [Track], "it is not yet said to serve"
+    assert [type(effect) for effect in scene.tracked()] == [Shift, SendToGuest]
 
 
 def sent(effect: Effect) -> bytes:

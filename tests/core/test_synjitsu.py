@@ -15,6 +15,7 @@ from jitsu.core.events import (
     Effect,
     GuestSent,
     Heard,
+    KeyAppeared,
     Moved,
     Moving,
     Send,
@@ -31,9 +32,19 @@ from jitsu.core.sleeper import (
     STRAGGLING,
 )
 from jitsu.core.synjitsu import Synjitsu
-from jitsu.model import Cause, Epoch, Handoff, Mac, ReadyOnDelay, ReadyOnTcp, Service, State
+from jitsu.model import (
+    Cause,
+    Epoch,
+    Handoff,
+    Mac,
+    ReadyOnDelay,
+    ReadyOnKey,
+    ReadyOnTcp,
+    Service,
+    State,
+)
 from jitsu.testing.peer import PORT, frame, segment
-from jitsu.testing.world import SUBNET, service
+from jitsu.testing.world import SUBNET, TERMS, service
 from jitsu.wire import arp, ethernet, icmp, ipv4, tcp, udp
 from jitsu.wire.ipv4 import Protocol
 from jitsu.wire.peek import Kind
@@ -851,3 +862,37 @@ def test_any_frame_at_any_time(seed: int) -> None:
         port.enters(State.BOOTING, State.FAILED, target=target_)
     check_accounts(port)
     assert port.held_bytes == 0
+
+
+# A guest that says in the store that it can serve.
+
+KEYED = service(0, ready=ReadyOnKey("data/ready"))
+APPEARED = KeyAppeared(KEYED.name, Epoch(1))
+
+
+@pytest.mark.parametrize("is_heard", [True, False])
+def test_a_key_says_that_it_can_serve(is_heard: bool) -> None:
+    port = Port(KEYED)
+    port.enters(State.BOOTING)
+    port.arrives(syn(to=KEYED))
+    heard = port.guest(announcement(KEYED)) if is_heard else []
+    heard += port.core.handle(APPEARED, 0.0)
+    assert heard == [Heard(KEYED.name), CanServe(KEYED.name)]
+    assert port.core.handle(APPEARED, 0.0) == [], "once"
+    assert port.guest(announcement(KEYED)) == []
+    assert port.enters(State.AWAKE) == [SendToGuest(KEYED.name, syn(to=KEYED))]
+    assert port.core.handle(APPEARED, 0.0) == []
+
+
+@pytest.mark.parametrize("target", [A, PROBED, service(0, handoff=Handoff.IMPORT, terms=TERMS)])
+def test_a_key_that_nobody_waits_for(target: Service) -> None:
+    port = Port(target)
+    port.enters(State.BOOTING)
+    assert port.core.handle(KeyAppeared(target.name, Epoch(1)), 0.0) == []
+
+
+def test_the_key_of_an_earlier_guest_counts_no_more() -> None:
+    port = Port(KEYED)
+    port.enters(State.BOOTING, epoch=2)
+    assert port.core.handle(APPEARED, 0.0) == []
+    assert port.core.counters["word of a guest that is not asked"] == 1

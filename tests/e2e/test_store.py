@@ -6,6 +6,8 @@ import signal
 import socket
 from functools import partial
 
+import pytest
+
 from e2e.conftest import Lab
 from e2e.test_main_job import WWW, eventually
 from host.store_client import RawClient
@@ -97,3 +99,20 @@ def types(tap: socket.socket) -> set[int]:
             except BlockingIOError:
                 return found
             found.add(int.from_bytes(frame[12:14]))
+
+
+@pytest.mark.parametrize("handoff", ["splice", "replay"])
+def test_a_guest_is_ready_when_it_says_so_in_the_store(lab: Lab, handoff: str) -> None:
+    keyed = WWW + f'handoff = "{handoff}"\nready = "key:data/ready"\n'
+    with lab.serve(keyed), store(lab) as client:
+        assert json.loads(lab.curl("http://10.77.0.10/stats").stdout)["store"] == "ready"
+        assert client.read(b"/local/domain/1/data/ready") == b"1"
+        assert lab.row("www")["state"] == "awake"
+
+
+def test_a_guest_that_never_says_so_is_not_ready(lab: Lab) -> None:
+    keyed = WWW + 'handoff = "replay"\nready = "key:data/never"\nboot_timeout = 1.0\n'
+    with lab.serve(keyed):
+        failed = lab.curl("http://10.77.0.10/")
+        assert failed.returncode == 7, "refused, when the time is over"
+        assert "not ready within 1 s" in lab.row("www")["reason"]

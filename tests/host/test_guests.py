@@ -9,18 +9,35 @@ import pytest
 import structlog
 
 from jitsu.core.xenstore import tree
+from jitsu.core.xenstore.access import Actor
 from jitsu.core.xenstore.path import home_of, names
 from jitsu.core.xenstore.server import Server
 from jitsu.core.xenstore.space import Space
 from jitsu.host.guests import Guests
 from jitsu.host.xenstored import Xenstored
-from jitsu.model import Epoch, NetworkConfig, Service
+from jitsu.model import Epoch, NetworkConfig, ReadyOnKey, Service
+from jitsu.testing.importer import StoreSpeaker
 from jitsu.testing.network import SimulatedLink, SimulatedNetwork
 from jitsu.testing.world import SUBNET, service
+from jitsu.wire.xenstore import Op
 
 NETWORK = NetworkConfig("jitsu0", SUBNET, None, SUBNET[1], SUBNET[-2])
 NETWORK6 = replace(NETWORK, subnet6=IPv6Network("fd77::/64"), gateway6=IPv6Address("fd77::1"))
 WWW = service(0, address6=IPv6Address("fd77::10"))
+
+
+class Heard:
+    """Keeps what a guest says."""
+
+    def __init__(self) -> None:
+        self.words: list[bytes] = []
+        self.readies = 0
+
+    def wrote(self, word: bytes) -> None:
+        self.words.append(word)
+
+    def ready(self) -> None:
+        self.readies += 1
 
 
 def home(network: NetworkConfig, guest: Service) -> dict[bytes, bytes]:
@@ -36,7 +53,7 @@ def home(network: NetworkConfig, guest: Service) -> dict[bytes, bytes]:
         xenstored = Xenstored(Server(), None, structlog.get_logger(), loop.time)
         guests = Guests(xenstored, network)
         link = SimulatedLink(SimulatedNetwork(Random(1), (guest,)), guest)
-        presence = guests.enter(guest, Epoch(1), link, lambda _: None)
+        presence = guests.enter(guest, Epoch(1), link, Heard())
         xenstored.edit(look)
         here = dict(found)
         presence.leave()
@@ -47,6 +64,57 @@ def home(network: NetworkConfig, guest: Service) -> dict[bytes, bytes]:
 
     asyncio.run(main())
     return found
+
+
+def keyed(path: str, *written: tuple[int, bytes]) -> list[int]:
+    """Return how often each of two guests' readiness is told, when clients have written nodes.
+
+    The first write is there before the guests come.
+    """
+    heard = [Heard(), Heard()]
+    guest = service(0, ready=ReadyOnKey(path))
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        xenstored = Xenstored(Server(), None, structlog.get_logger(), loop.time)
+        guests = Guests(xenstored, NETWORK)
+        link = SimulatedLink(SimulatedNetwork(Random(1), (guest,)), guest)
+        first, *others = written
+        write(xenstored, *first)
+        here = [guests.enter(guest, Epoch(1), link, each) for each in heard]
+        for each in others:
+            write(xenstored, *each)
+        await asyncio.sleep(0)
+        for presence in here:
+            presence.leave()
+        write(xenstored, 0, b"/too/late")
+
+    asyncio.run(main())
+    return [each.readies for each in heard]
+
+
+def write(xenstored: Xenstored, domid: int, path: bytes) -> None:
+    speaker = StoreSpeaker(xenstored, Actor(domid))
+    speaker.ask(Op.WRITE, path, b"1")
+    speaker.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "written", "told"),
+    [
+        ("data/ready", [(0, b"/x"), (1, b"data/ready"), (1, b"data/ready")], [1, 0]),
+        ("data/ready", [(0, b"/x"), (1, b"data/not"), (2, b"data/ready/too")], [0, 1]),
+        ("data/ready", [(0, b"/x"), (2, b"/local/domain/1/data/ready")], [0, 0]),
+        ("/tool/up", [(0, b"/tool/up")], [1, 1]),
+        ("/tool/up", [(0, b"/x"), (1, b"/tool/up")], [0, 0]),
+        ("/tool/up", [(0, b"/x"), (0, b"/tool/up")], [1, 1]),
+        ("/too/late", [(0, b"/x")], [0, 0]),
+    ],
+)
+def test_a_node_that_says_that_a_guest_is_ready(
+    path: str, written: list[tuple[int, bytes]], told: list[int]
+) -> None:
+    assert keyed(path, *written) == told
 
 
 @pytest.mark.parametrize(

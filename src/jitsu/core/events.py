@@ -35,6 +35,14 @@ class GuestWrote:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyAppeared:
+    """The node of the store is there by which the guest of `epoch` says that it can serve."""
+
+    name: Name
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
 class Tracked:
     """What a `Track` asked for is done."""
 
@@ -86,6 +94,7 @@ Event = (
     Arrived
     | GuestSent
     | GuestWrote
+    | KeyAppeared
     | Tracked
     | Committed
     | Unshiftable

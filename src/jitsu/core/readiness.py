@@ -1,7 +1,8 @@
 """Whether a guest that boots can serve yet, and what else it sends before it can.
 
-*Ready* is the guest's first frame, or for `ready = "tcp:PORT"` the SYN-ACK to a probe, or for a
-guest that imports connections its own word in the store (`core.handoff`), which is not seen here.
+*Ready* is the guest's first frame, or for `ready = "tcp:PORT"` the SYN-ACK to a probe, or for
+`ready = "key:PATH"` that a node of the store is there, or for a guest that imports connections its
+own word in the store (`core.handoff`), which is not seen here.
 
 A probe comes from an address that is nobody's (`NetworkConfig.probe`) and travels on the guest's
 own link, so that no client ever sees a trace of it.
@@ -15,7 +16,7 @@ from jitsu.core import probe
 from jitsu.core.deadlines import Deadlines
 from jitsu.core.events import CanServe, Effect, Heard, SendToGuest
 from jitsu.core.sleeper import Sleeper
-from jitsu.model import Mac, Name, ReadyOnFrame, ReadyOnTcp, Service, mac_of
+from jitsu.model import Mac, Name, ReadyOnFrame, ReadyOnKey, ReadyOnTcp, Service, mac_of
 from jitsu.wire import arp, ethernet, tcp
 from jitsu.wire.peek import Glance, Kind
 
@@ -88,6 +89,17 @@ class Readiness:
         elif seen.kind is Kind.UDP and len(boot.spoken) < SPOKEN_MAX:
             boot.spoken.add((seen.destination_ip, seen.destination_port, seen.source_port))
         return effects
+
+    def key_appeared(self, name: Name) -> list[Effect]:
+        """The store has the node for which the guest is waited."""
+        boot = self._boots.get(name)
+        if boot is None or boot.served or boot.sleeper.imports:
+            return []
+        if not isinstance(boot.sleeper.service.ready, ReadyOnKey):
+            return []
+        heard = [] if boot.sleeper.heard else [Heard(name)]
+        boot.sleeper.heard = True  # by its word, be it sooner than its first frame
+        return [*heard, self._can_serve(boot)]
 
     def _first(self, boot: _Boot, now: float) -> list[Effect]:
         """Deal with a first frame."""

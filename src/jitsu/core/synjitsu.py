@@ -61,6 +61,7 @@ from jitsu.core.events import (
     GuestSent,
     GuestWrote,
     Heard,
+    KeyAppeared,
     Moved,
     Moving,
     Send,
@@ -137,7 +138,7 @@ class Synjitsu:
             self._tables.set(name, sleeper.flows.deadline())
         return effects
 
-    def handle(self, event: Event, now: float) -> list[Effect]:  # noqa: PLR0911
+    def handle(self, event: Event, now: float) -> list[Effect]:  # noqa: C901, PLR0911
         """Return what `event` makes necessary."""
         match event:
             case Arrived(frame):
@@ -146,6 +147,8 @@ class Synjitsu:
                 return self._guest_sent(self._sleepers[name], frame, now)
             case GuestWrote(name, epoch, word):
                 return self._guest_wrote(self._sleepers[name], epoch, word, now)
+            case KeyAppeared(name, epoch):
+                return self._key_appeared(self._sleepers[name], epoch, now)
             case Tracked(name):
                 self._sleepers[name].tracking -= 1
                 return self._commit(self._sleepers[name], now)
@@ -372,6 +375,16 @@ class Synjitsu:
         effects = self._readiness.guest_sent(sleeper.service.name, seen, frame, now)
         if sleeper.splices is not None:
             return [*effects, *self._spliced(sleeper, sleeper.splices.handle(frame, now))]
+        return self._splice_first(sleeper, effects, now)
+
+    def _key_appeared(self, sleeper: Sleeper, epoch: Epoch, now: float) -> list[Effect]:
+        if epoch != sleeper.handover.epoch:
+            return self._drop("word of a guest that is not asked")
+        effects = self._readiness.key_appeared(sleeper.service.name)
+        return self._splice_first(sleeper, effects, now)
+
+    def _splice_first(self, sleeper: Sleeper, effects: list[Effect], now: float) -> list[Effect]:
+        """Put off that the guest can serve until the connections are spliced, if they are to be."""
         serves = CanServe(sleeper.service.name)
         if not sleeper.is_spliced or serves not in effects:
             return effects

@@ -16,6 +16,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import Protocol
 
 from jitsu.core import handoff
 from jitsu.core.flows import Flow
@@ -24,15 +25,25 @@ from jitsu.core.xenstore import tree
 from jitsu.core.xenstore.access import NONE, READ, WRITE, Actor, Given
 from jitsu.core.xenstore.connection import Connection
 from jitsu.core.xenstore.link import Closed, Effect, Opened, Received, Send, StoreLink
-from jitsu.core.xenstore.path import home_of, names
+from jitsu.core.xenstore.path import home_of, locate, names
 from jitsu.core.xenstore.space import Space
 from jitsu.errors import HostError
 from jitsu.host.network import GuestLink, StorePort
 from jitsu.host.xenstored import Xenstored
-from jitsu.model import Epoch, Name, NetworkConfig, Service
+from jitsu.model import Epoch, Name, NetworkConfig, ReadyOnKey, Service
 from jitsu.wire.ethernet import EtherType, Frame, encode
 
 _DOMID_MAX = 0x7FEF
+
+
+class Listener(Protocol):
+    """Who wants to know what a guest says in the store."""
+
+    def wrote(self, word: bytes) -> None:
+        """It has written its word on the hand-over."""
+
+    def ready(self) -> None:
+        """The node is there for which it is waited."""
 
 
 class Guests:
@@ -47,9 +58,9 @@ class Guests:
             self._forget(domid, b"/conduit")
 
     def enter(
-        self, service: Service, epoch: Epoch, link: GuestLink, told: Callable[[bytes], None]
+        self, service: Service, epoch: Epoch, link: GuestLink, listener: "Listener"
     ) -> "Presence":
-        """Let a guest into the store, whose link it is; `told` gets its word on the hand-over."""
+        """Let a guest into the store, whose link it is; tell `listener` what it says there."""
         domid = self._last % _DOMID_MAX + 1
         while domid in self._present:
             domid = domid % _DOMID_MAX + 1
@@ -58,9 +69,27 @@ class Guests:
         self._xenstored.edit(partial(self._publish, service, epoch, domid))
         self._xenstored.introduce(domid)
         word = handoff.word_of(service.name, epoch)
-        self._xenstored.observe(word, told)
-        leave = partial(self._xenstored.ignore, word)
-        return Presence(self, self._xenstored, service, domid, link, leave)
+        ignore = [self._xenstored.observe(word, listener.wrote)]
+        if isinstance(service.ready, ReadyOnKey):
+            path, _ = locate(service.ready.path.encode(), home_of(domid))
+            ignore.append(self._await(path, listener.ready))
+        return Presence(self, self._xenstored, service, domid, link, ignore)
+
+    def _await(self, path: bytes, told: Callable[[], None]) -> Callable[[], None]:
+        """Call `told`, soon and once, when a node is there, be it already; return what ends that.
+
+        It is observed no longer than that: what a guest writes there later costs nothing.
+        """
+        loop = asyncio.get_running_loop()
+
+        def appeared(_: bytes) -> None:
+            ignore()
+            loop.call_soon(told)  # not now: the guest's request is being served
+
+        ignore = self._xenstored.observe(path, appeared)
+        if self._xenstored.has(path):
+            appeared(b"")
+        return ignore
 
     def commit(self, name: Name, epoch: Epoch, flows: Sequence[Flow]) -> None:
         """Give a guest its connections, in one transaction."""
@@ -141,7 +170,7 @@ class Presence:
         service: Service,
         domid: int,
         link: GuestLink,
-        ignore: Callable[[], None],
+        ignore: Sequence[Callable[[], None]],
     ) -> None:
         self.service = service
         self.domid = domid
@@ -162,7 +191,8 @@ class Presence:
 
     def leave(self) -> None:
         """The guest is gone."""
-        self._ignore()
+        for ignore in self._ignore:
+            ignore()
         if self._port is not None:
             self._port.close()
             self._port = None

@@ -11,6 +11,8 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -108,6 +110,15 @@ class Client(asyncio.Protocol):
         self._daemon.detach(self.connection)
 
 
+@dataclass(eq=False, slots=True)
+class _Observer:
+    """One who wants to know what a node holds."""
+
+    path: bytes
+    told: Callable[[bytes], None]
+    before: bytes | None
+
+
 class Xenstored:
     """A store and its clients."""
 
@@ -125,7 +136,7 @@ class Xenstored:
         self._journal = journal
         self._log = log
         self._channels: dict[int, Channel] = {}
-        self._observed: dict[bytes, tuple[Callable[[bytes], None], bytes | None]] = {}
+        self._observers: list[_Observer] = []
         self._max = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE_DESCRIPTORS
         self._timer: asyncio.TimerHandle | None = None
         self._compaction: Iterator[None] | None = None
@@ -158,7 +169,7 @@ class Xenstored:
                 channel.drop()
             self.detach(connection)
             return
-        if not self._observed:
+        if not self._observers:
             self._perform(self._server.receive(connection, data, self.clock()))
             return
         # Who observes may change what the client's next request is about.
@@ -166,21 +177,31 @@ class Xenstored:
             self._perform(effects)
             self._look()
 
-    def observe(self, path: bytes, told: Callable[[bytes], None]) -> None:
-        """Call `told` with the value of a node when a client has changed it, if it is there."""
-        self._observed[path] = (told, self._value(path))
+    def observe(self, path: bytes, told: Callable[[bytes], None]) -> Callable[[], None]:
+        """Call `told` with the value of a node when a client has changed it, if it is there.
 
-    def ignore(self, path: bytes) -> None:
-        """Observe a node no more."""
-        self._observed.pop(path, None)
+        Return what ends that.
+        """
+        watch = _Observer(path, told, self._value(path))
+        self._observers.append(watch)
+        return partial(self._ignore, watch)
+
+    def _ignore(self, observer: "_Observer") -> None:
+        with suppress(ValueError):  # it has ended already
+            self._observers.remove(observer)
 
     def _look(self) -> None:
-        for path, (told, before) in list(self._observed.items()):
-            value = self._value(path)
-            if value != before:
-                self._observed[path] = (told, value)
-                if value is not None:
-                    told(value)
+        for observer in self._observers.copy():
+            value = self._value(observer.path)
+            if value == observer.before or observer not in self._observers:
+                continue
+            observer.before = value
+            if value is not None:
+                observer.told(value)
+
+    def has(self, path: bytes) -> bool:
+        """Say whether there is such a node."""
+        return self._value(path) is not None
 
     def _value(self, path: bytes) -> bytes | None:
         node = tree.find(self._server.store.root, names(path))

@@ -1,0 +1,192 @@
+"""What is done with guests: they are booted, given their addresses, fenced, stopped.
+
+Here is what takes time; each of these is a task of the daemon's, and what comes of it is told to
+the cores. Moves of one service's address happen one after the other, under its lock: a guest that
+dies while it takes over, or a wish that comes while it is fenced, cannot leave the entry with the
+wrong owner.
+"""
+
+import asyncio
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+from structlog.typing import FilteringBoundLogger
+
+from jitsu.backends.base import Backend, Instance
+from jitsu.core import events
+from jitsu.core import summon as summoning
+from jitsu.core.segment import Ends
+from jitsu.errors import HostError
+from jitsu.host.guests import Guests
+from jitsu.host.network import Network
+from jitsu.model import Epoch, Name, Service, State, StopMode
+from jitsu.run import BootWatch, Run
+
+
+class Cores(Protocol):
+    """Who decides: the daemon, which knows the cores."""
+
+    def tell_summoner(self, name: Name, event: summoning.Event) -> None:
+        """Give an event to the summoner of a service."""
+
+    def tell_synjitsu(self, event: events.Event) -> None:
+        """Give an event to Synjitsu."""
+
+    def mark(self, name: Name, mark: str, *, span: str = "", since: str = "") -> None:
+        """Note the time in the waterfall of a service."""
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have a task do it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Hears what the guest of one boot says, by frames and in the store."""
+
+    cores: Cores
+    name: Name
+    epoch: Epoch
+
+    def sent(self, frame: bytes) -> None:
+        """Take a frame."""
+        self.cores.tell_synjitsu(events.GuestSent(self.name, frame))
+
+    def wrote(self, word: bytes) -> None:
+        """Take its word on the hand-over."""
+        self.cores.tell_synjitsu(events.GuestWrote(self.name, self.epoch, word))
+
+    def ready(self) -> None:
+        """Take that the node is there by which it says that it can serve."""
+        self.cores.tell_synjitsu(events.KeyAppeared(self.name, self.epoch))
+
+
+class Lives:
+    """The lives of all guests."""
+
+    def __init__(
+        self,
+        cores: Cores,
+        runs: Mapping[Name, Run],
+        network: Network,
+        backends: Mapping[str, Backend],
+        guests: Guests,
+        log: FilteringBoundLogger,
+    ) -> None:
+        self._cores = cores
+        self._runs = runs
+        self._network = network
+        self._backends = backends
+        self._guests = guests
+        self._log = log
+
+    def boot(self, service: Service, epoch: Epoch) -> None:
+        """Boot a guest, and be with it until it is gone."""
+        run = self._runs[service.name]
+        run.started = asyncio.get_running_loop().create_future()
+        self._cores.start(self._live(run, epoch))
+
+    async def _live(self, run: Run, epoch: Epoch) -> None:
+        """Boot a guest and be with it until it is gone."""
+        service, future = run.service, run.started
+        assert future is not None
+        self._cores.mark(service.name, "boot")
+        told = Told(self._cores, service.name, epoch)
+        watch = BootWatch(partial(self._cores.mark, service.name), told.sent, future)
+        try:
+            backend = self._backends[service.backend]
+            instance = await backend.boot(service, epoch, self._network, watch)
+        except (HostError, OSError) as error:
+            # Whatever a backend meets on its way costs this boot, not the guests that run.
+            future.set_result(None)
+            gone = summoning.Gone(epoch, str(error), began=False)
+            self._cores.tell_summoner(service.name, gone)
+            return
+        watch.begin(instance)
+        presence = self._guests.enter(service, epoch, instance.link, told)
+        exit_ = await instance.gone
+        presence.leave()
+        await self._take_over(run)
+        run.started = None
+        gone = summoning.Gone(epoch, exit_.reason, exit_.clean, exit_.began)
+        self._cores.tell_summoner(service.name, gone)
+        instance.link.ask_orphans()
+
+    async def track(self, effect: events.Track) -> None:
+        """Have connections counted, or no more."""
+        run = self._runs[effect.name]
+        async with run.tracking:  # in their order
+            await self._network.track(run.service, effect.opened, effect.ended)
+        self._cores.tell_synjitsu(events.Tracked(effect.name))
+
+    def shift(self, name: Name, ends: Ends, delta: int | None) -> None:
+        """Have the guest's link translate between the ends of a connection."""
+        instance = running(self._runs[name])
+        try:
+            if instance is not None:
+                instance.link.shift(ends, delta)
+        except HostError as error:
+            self._log.warning("not spliced", service=name, reason=str(error))
+            self._cores.tell_synjitsu(events.Unshiftable(name, ends, str(error)))
+
+    async def hand_over(self, service: Service) -> None:
+        """Let the guest own its address, and send it what was held."""
+        run = self._runs[service.name]
+        instance = await started(run)
+        async with run.lock:
+            serves = run.summoner.state is State.AWAKE and run.link is None
+            if instance is None or instance.gone.done() or not serves:
+                return
+            self._cores.tell_synjitsu(events.Moving(service.name))
+            try:
+                await self._network.own(service, instance.link)
+            except HostError as error:
+                # The guest has died under us; `gone` follows.
+                self._log.warning("hand-over failed", service=service.name, reason=str(error))
+                await self._network.own(service, None)
+                self._cores.tell_synjitsu(events.Moved(service.name, to_guest=False))
+                return
+            run.link = instance.link
+            self._cores.tell_synjitsu(events.Moved(service.name, to_guest=True))
+            self._cores.mark(service.name, "handed over", span="hand over", since="can serve")
+            instance.link.deafen()
+
+    async def _take_over(self, run: Run) -> None:
+        """Let Synjitsu own the address."""
+        async with run.lock:
+            if run.link is None:
+                return
+            self._cores.tell_synjitsu(events.Moving(run.service.name))
+            await self._network.own(run.service, None)
+            run.link = None
+            self._cores.tell_synjitsu(events.Moved(run.service.name, to_guest=False))
+
+    async def look(self, service: Service) -> None:
+        """Look at the traffic."""
+        traffic = await self._network.traffic([service])
+        self._runs[service.name].flows = traffic[service.name].flows
+        self._cores.tell_summoner(service.name, traffic[service.name])
+
+    async def fence(self, service: Service) -> None:
+        """Let Synjitsu own the address, then look at the traffic."""
+        await self._take_over(self._runs[service.name])
+        await self.look(service)
+
+    async def stop(self, service: Service, epoch: Epoch, how: StopMode) -> None:
+        """End a guest, whose address is Synjitsu's from now on."""
+        run = self._runs[service.name]
+        instance = await started(run)
+        await self._take_over(run)
+        if instance is not None and run.summoner.epoch == epoch:
+            instance.stop(how)
+
+
+async def started(run: Run) -> Instance | None:
+    """Wait for the boot that is under way, if one is; return the guest."""
+    return await asyncio.shield(run.started) if run.started is not None else None
+
+
+def running(run: Run) -> Instance | None:
+    """Return the guest, if it runs."""
+    return run.started.result() if run.started is not None and run.started.done() else None
