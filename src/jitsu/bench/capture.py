@@ -6,9 +6,9 @@ import time
 from dataclasses import dataclass, field
 from typing import Self
 
-from jitsu.wire import ipv4, tcp
-from jitsu.wire.ethernet import HEADER_BYTES
+from jitsu.core.segment import Ends, decode
 from jitsu.wire.peek import Kind, glance
+from jitsu.wire.tcp import Flags, seq_add, seq_diff
 
 _SO_TIMESTAMPNS = 35
 _ETH_P_ALL = 3
@@ -27,8 +27,13 @@ class Seen:
     syn_ack: float = 0.0
     first_byte: float = 0.0
     syn_retransmits: int = 0
+    """SYNs that the client has sent again."""
+    retransmits: int = 0
+    """Segments with data or FIN that either end has sent again."""
     resets: int = 0
-    _flows: set[tuple[int, bytes]] = field(default_factory=set)
+    """RSTs that the client was sent."""
+    _next: dict[Ends, int] = field(default_factory=dict)
+    """What each end of a connection sends next."""
 
     def note(self, frame: bytes, at: float, *, sent: bool) -> None:
         """Take in one frame."""
@@ -40,19 +45,26 @@ class Seen:
                 self.query = self.query or at
             elif seen.source_port == _DNS:
                 self.answer = self.answer or at
-        elif sent and seen.kind is Kind.TCP_SYN:
-            flow = (seen.source_port, seen.destination_ip)
-            self.syn_retransmits += flow in self._flows
-            self._flows.add(flow)
-            self.syn = self.syn or at
-        elif not sent and seen.kind is Kind.TCP_OTHER:
-            self._received(frame, seen.flags, at)
+        elif seen.kind in (Kind.TCP_SYN, Kind.TCP_OTHER):
+            self._segment(frame, at, sent=sent)
 
-    def _received(self, frame: bytes, flags: int, at: float) -> None:
-        packet = ipv4.decode(frame[HEADER_BYTES:])
-        segment = tcp.decode(packet.payload, packet.source, packet.destination, verify=False)
-        self.resets += bool(flags & tcp.Flags.RST)
-        if flags & tcp.Flags.SYN:
+    def _segment(self, frame: bytes, at: float, *, sent: bool) -> None:
+        ends, segment = decode(frame, verify=False)  # which is left to the hardware
+        known = self._next.get(ends)
+        end = seq_add(segment.seq, segment.length)
+        begins = Flags.SYN in segment.flags and end != known
+        again = known is not None and not begins and seq_diff(segment.seq, known) < 0
+        if begins or not again:
+            self._next[ends] = end
+        if sent and Flags.SYN in segment.flags:
+            self.syn_retransmits += again
+            self.syn = self.syn or at
+        elif segment.length and Flags.SYN not in segment.flags:
+            self.retransmits += again
+        if sent:
+            return
+        self.resets += Flags.RST in segment.flags
+        if Flags.SYN in segment.flags:
             self.syn_ack = self.syn_ack or at
         if segment.payload:
             self.first_byte = self.first_byte or at
@@ -75,9 +87,9 @@ class Capture:
         """Stop listening."""
         self._socket.close()
 
-    def drain(self) -> Seen:
-        """Return what has been seen since the last time."""
-        seen = Seen()
+    def drain(self, seen: Seen | None = None) -> Seen:
+        """Return what has been seen since the last time, added to `seen` if that is given."""
+        seen = seen or Seen()
         while True:
             try:
                 frame, ancillary, _, origin = self._socket.recvmsg(65536, 64)

@@ -172,6 +172,10 @@ class Demo:
             raise HostError(f"http://{name}/: curl exited with {curl.returncode}: {words}")
         return Request(int(status), body, self._capture.drain(), float(connect) * 1e3)
 
+    def drain(self, seen: Seen) -> None:
+        """Add what has come since a request was answered: the connection's last words."""
+        self._capture.drain(seen)
+
     def stop(self, service: str) -> None:
         """Stop a service when its connections have ended: curl has left before their last words."""
         until = time.monotonic() + PATIENCE
