@@ -306,6 +306,8 @@ class Daemon:
                     instance.link.send(frame)
             case events.Wake(name, cause):
                 self._wish(name, cause)
+            case events.Remember(local, port, peer, peer_port):
+                self._network.remember(local, port, peer, peer_port)
             case events.Track(name):
                 self.start(self._lives.track(effect))
             case events.Commit(name, epoch, flows):

@@ -92,6 +92,9 @@ class Nowhere:
     async def own(self, service: Service, link: GuestLink | None) -> None:
         """Nobody sends anything."""
 
+    def remember(self, local: bytes, port: int, peer: bytes, peer_port: int) -> None:
+        """Nobody is told of any."""
+
     async def track(self, service: Service, opened: Sequence[Ends], ended: Sequence[Ends]) -> None:
         """Nobody has connections."""
 

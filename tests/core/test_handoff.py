@@ -15,6 +15,7 @@ from jitsu.core.events import (
     Effect,
     GuestWrote,
     Heard,
+    Remember,
     Send,
     SendToGuest,
     Track,
@@ -51,7 +52,8 @@ class Scene(Port):
 
     def opens(self, number: int = 1) -> list[Effect]:
         """Send a SYN of client `number`, take the SYN-ACK; return what else there is."""
-        answer, *rest = self.arrives(syn(number))
+        remembered, answer, *rest = self.arrives(syn(number))
+        assert isinstance(remembered, Remember)
         segment = self.answer(answer)
         assert segment.flags == Flags.SYN | ACK
         self.theirs[number] = segment.seq
@@ -124,10 +126,11 @@ def test_a_request_that_came_while_it_booted() -> None:
 
 def test_the_syn_is_answered_before_the_service_is_woken() -> None:
     scene = Scene()
-    answer, wake = scene.arrives(syn())
+    remembered, answer, wake = scene.arrives(syn())
+    assert remembered == Remember(WWW.address.packed, 80, SUBNET[100].packed, 5000)
     assert scene.answer(answer).flags == Flags.SYN | ACK
     assert isinstance(wake, Wake)
-    assert isinstance(scene.arrives(syn())[0], Send), "sent again, answered again"
+    assert scene.arrives(syn())[:2] == [remembered, answer], "sent again, answered again"
 
 
 def test_without_a_client_it_is_handed_over_all_the_same() -> None:
@@ -213,7 +216,7 @@ def test_what_was_held_for_a_guest_that_dies_is_taken_here() -> None:
     late, stranger = scene.says(ACK | PSH, payload=b"late"), scene.says(ACK, 3)
     for frame in (late, stranger, syn(2)):
         assert scene.arrives(frame) == []
-    answer, opened, refusal, again = scene.boots()
+    answer, opened, refusal, _, again = scene.boots()
     assert scene.answer(answer).ack == 105
     assert isinstance(opened, Track)
     assert scene.answer(refusal).flags == RST
@@ -271,7 +274,7 @@ def test_more_clients_than_the_guest_takes_over_wait_for_it() -> None:
         scene.opens(number)
     assert scene.arrives(syn(7)) == [Wake(NAME, Cause.SYN, SUBNET[100])]
     assert scene.held() == 1
-    assert isinstance(scene.arrives(syn(0))[0], Send), "who is known is answered"
+    assert isinstance(scene.arrives(syn(0))[1], Send), "who is known is answered"
 
 
 def test_a_wish_that_comes_while_it_stops_is_answered_when_it_has_stopped() -> None:
@@ -286,7 +289,7 @@ def test_a_wish_that_comes_while_it_stops_is_answered_when_it_has_stopped() -> N
     scene.moving()
     scene.moved(to_guest=False)
     assert scene.arrives(syn()) == [Wake(NAME, Cause.SYN, SUBNET[100])], "it may run on"
-    answer, wake = scene.enters(State.ASLEEP)
+    _, answer, wake = scene.enters(State.ASLEEP)
     assert scene.answer(answer).flags == Flags.SYN | ACK
     assert isinstance(wake, Wake)
     assert (scene.held(), scene.core.connections(NAME)) == (0, 1)

@@ -62,7 +62,9 @@ def command(
         backends = _backends(checked, log, leftovers)
         up = stack.enter_context(bridge(checked.network, run / "bridge"))
         network = stack.enter_context(
-            kernel_network(up, checked.network.probe, checked.services, log.warning)
+            kernel_network(
+                up, checked.network.probe, checked.services, log.warning, run / "clients"
+            )
         )
         uvloop.run(_serve(checked, network, backends, log, ending))
 

@@ -131,6 +131,20 @@ class Wake:
 
 
 @dataclass(frozen=True, slots=True)
+class Remember:
+    """Keep in mind, beyond our own death, who is about to be told that it is connected.
+
+    Addresses are in network order. `Track` follows when the client has confirmed it, and takes its
+    time.
+    """
+
+    local: bytes
+    port: int
+    peer: bytes
+    peer_port: int
+
+
+@dataclass(frozen=True, slots=True)
 class Track:
     """Count `opened` among the connections that keep a guest, `ended` no more; `Tracked` follows.
 
@@ -190,4 +204,16 @@ class CanServe:
     name: Name
 
 
-Effect = Send | SendToGuest | Wake | Track | Commit | Clear | Shift | Unshift | Heard | CanServe
+Effect = (
+    Send
+    | SendToGuest
+    | Wake
+    | Remember
+    | Track
+    | Commit
+    | Clear
+    | Shift
+    | Unshift
+    | Heard
+    | CanServe
+)

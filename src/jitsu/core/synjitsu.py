@@ -64,6 +64,7 @@ from jitsu.core.events import (
     KeyAppeared,
     Moved,
     Moving,
+    Remember,
     Send,
     SendToGuest,
     Shift,
@@ -241,7 +242,8 @@ class Synjitsu:
             return self._drop("malformed")
         self.counters["opened"] += 1
         self._tables.set(sleeper.service.name, sleeper.flows.deadline())
-        return [Send(answer) for answer in answers]
+        who = Remember(seen.destination_ip, seen.destination_port, seen.source_ip, seen.source_port)
+        return [who, *map(Send, answers)]
 
     def _segment(self, sleeper: Sleeper, seen: Glance, frame: bytes, now: float) -> list[Effect]:
         """Deal with a segment that begins nothing."""

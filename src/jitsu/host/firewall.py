@@ -66,10 +66,12 @@ class Firewall:
         probe: IPv4Address,
         services: Iterable[tuple[str, Service]],
         report: Callable[[str], None],
+        inherit: Callable[[list[Orphan]], None] = lambda _: None,
     ) -> None:
         """Install the tables for `services`, each with the name of its guest's interface.
 
-        What a guest answers to probes from `probe` is no use of it.
+        What a guest answers to probes from `probe` is no use of it. `inherit` gets what was open
+        when an earlier daemon was killed, before its tables go.
 
         `report` is told, on whatever thread, when they had to be installed again.
         """
@@ -84,8 +86,7 @@ class Firewall:
         longest = max((s.idle_after for _, s in self._services), default=0.0)
         self._busy_timeout = max(BUSY_TIMEOUT_MIN, int(longest) + 60)
         self._nft = _Nftables()
-        self.orphans = self._left()
-        """Connections that were open when an earlier daemon was killed."""
+        inherit(self._left())
         self._install()
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from ipaddress import IPv4Address
+from pathlib import Path
 from typing import TypeVar
 
 from jitsu.core.readiness import OWN_MAC
@@ -151,7 +152,7 @@ class KernelLink:
 
     def ask_orphans(self) -> None:
         """Ask them by the host's routes."""
-        orphans.ask(self._orphans)
+        self._network.ask(self._orphans)
         self._orphans = []
 
     def _readable(self) -> None:
@@ -169,7 +170,13 @@ class KernelLink:
 class KernelNetwork:
     """A bridge of this network namespace with Synjitsu's port on it."""
 
-    def __init__(self, bridge: Bridge, firewall: Firewall, numbers: dict[Name, int]) -> None:
+    def __init__(
+        self,
+        bridge: Bridge,
+        firewall: Firewall,
+        numbers: dict[Name, int],
+        register: orphans.Register,
+    ) -> None:
         self.lost = 0
         """Frames that a full queue or a vanished guest has lost."""
         self.listeners: set[socket.socket] = set()
@@ -177,6 +184,8 @@ class KernelNetwork:
         self.closers = ThreadPoolExecutor(4, thread_name_prefix="close")
         self._bridge = bridge
         self._firewall = firewall
+        self._register = register
+        self.remember = register.remember
         self._numbers = numbers
         self._netlink = ThreadPoolExecutor(1, thread_name_prefix="netlink")
         self._nftables = ThreadPoolExecutor(1, thread_name_prefix="nftables")
@@ -201,7 +210,7 @@ class KernelNetwork:
         When somebody has removed the port, `on_loss` is called, once.
         """
         asyncio.get_running_loop().add_reader(self._port, self._readable, on_frame, on_loss)
-        orphans.ask(self._firewall.orphans)
+        self.ask(list(self._register.left), self._register.settle)
         self.prepare()
 
     def deafen(self) -> None:
@@ -226,6 +235,15 @@ class KernelNetwork:
             os.write(self._port, frame)
         except OSError:
             self.lost += 1
+
+    def ask(
+        self, bereft: Sequence[orphans.Orphan], asked: Callable[[], object] = lambda: None
+    ) -> None:
+        """Ask clients whose connections are no more, several times; then call `asked`."""
+        loop = asyncio.get_running_loop()
+        for delay in orphans.ASKED_AT if bereft else ():
+            loop.call_later(delay, orphans.ask, bereft)
+        loop.call_later(orphans.ASKED_AT[-1], asked)
 
     def tidy(self, listener: socket.socket) -> None:
         """Close what has listened to a boot, and be ready for the next."""
@@ -339,18 +357,21 @@ def kernel_network(
     probe: IPv4Address,
     services: tuple[Service, ...],
     report: Callable[[str], None],
+    record: Path | None = None,
 ) -> Iterator[KernelNetwork]:
     """Have a network on `bridge`, all `services` owned by Synjitsu. Raises HostError.
 
     Guests are probed from `probe`. `report` is told, on whatever thread, what the operator should
-    know.
+    know. Clients that a killed daemon has left by its `record` are told.
     """
     numbers = {service.name: i for i, service in enumerate(services)}
     with ExitStack() as undo:
         ports = [(port_name(bridge.name, numbers[s.name]), s) for s in services]
-        firewall = Firewall(bridge.name, probe, ports, report)
+        register = orphans.Register(record)
+        undo.callback(register.close)
+        firewall = Firewall(bridge.name, probe, ports, report, register.inherit)
         undo.callback(firewall.close)
-        network = KernelNetwork(bridge, firewall, numbers)
+        network = KernelNetwork(bridge, firewall, numbers, register)
         undo.callback(network.close)
         for service in services:
             network.own_now(service)

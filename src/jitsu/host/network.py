@@ -91,6 +91,12 @@ class Network(Protocol):
         Frames go to the new owner from the moment that this returns. Raises HostError.
         """
 
+    def remember(self, local: bytes, port: int, peer: bytes, peer_port: int) -> None:
+        """Keep a connection in mind that a client is about to believe in, should we be killed.
+
+        Addresses are in network order.
+        """
+
     async def track(self, service: Service, opened: Sequence[Ends], ended: Sequence[Ends]) -> None:
         """Count connections among those that are open, or no more, whatever their guest sent."""
 

@@ -1,0 +1,94 @@
+"""The daemon is killed at any instant: its clients get service or RST, never silence."""
+
+import random
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+
+import pytest
+
+from e2e import test_handoff as qemu
+from e2e import test_process as program
+from e2e.conftest import Lab
+from e2e.test_handoff import ADDRESSES, lab6
+from e2e.test_process import public
+
+__all__ = ["lab6", "public"]
+
+KILLS = 6
+LATEST = 0.08
+"""Seconds after the first SYN: a guest has long been handed its connections by then."""
+CLIENTS = 6
+"""Half of them over IPv6. Every third has nothing to say, as clients of mail servers have not."""
+GET = b"GET / HTTP/1.0\r\n\r\n"
+PATIENCE = 10.0
+_ESTABLISHED = 1
+
+SERVES: dict[str, Callable[[Lab], AbstractContextManager[None]]] = {
+    "import": lambda lab: qemu.serve(lab, "import"),
+    "splice": lambda lab: qemu.serve(lab, "splice"),
+    "program": lambda lab: program.serve(lab, "import"),
+}
+
+
+class Client:
+    """One that connects at once, and speaks as soon as it is connected, if at all."""
+
+    def __init__(self, number: int) -> None:
+        family, version = ((socket.AF_INET, 4), (socket.AF_INET6, 6))[number % 2]
+        self.speaks = number % 3 != 0
+        self.was_open = False
+        self.socket = socket.socket(family)
+        self.socket.setblocking(False)
+        self.socket.connect_ex((ADDRESSES[version], 80))
+
+    def is_open(self) -> bool:
+        info = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+        return info[0] == _ESTABLISHED
+
+    def goes_on(self) -> None:
+        """Speak, if it is time."""
+        if not self.was_open and self.is_open():
+            self.was_open = True
+            if self.speaks:
+                self.socket.sendall(GET)
+
+    def outcome(self) -> str:
+        """Return what becomes of it: `served`, `told` that it is over, or `silence`."""
+        self.socket.settimeout(PATIENCE)
+        try:
+            if not self.was_open and select.select([], [self.socket], [], PATIENCE)[1]:
+                self.socket.sendall(GET)  # its SYN was sent again, to the heir
+            answer = self.socket.recv(65536)
+        except TimeoutError:
+            return "silence"
+        except OSError:
+            return "told"
+        # A program's end is one of its connections, too.
+        return "served" if answer.startswith(b"HTTP/1") else "told" if not answer else "nonsense"
+
+
+@pytest.mark.parametrize("mode", SERVES)
+def test_at_any_instant(lab6: Lab, mode: str) -> None:
+    chance = random.Random(mode)
+    for _ in range(KILLS):
+        instant = chance.uniform(0, LATEST)
+        with ExitStack() as stack:
+            with SERVES[mode](lab6):
+                with lab6.hosts.at(lab6.hosts.client):
+                    clients = [Client(number) for number in range(CLIENTS)]
+                for client in clients:
+                    stack.enter_context(client.socket)
+                until = time.monotonic() + instant
+                while time.monotonic() < until:
+                    for client in clients:
+                        client.goes_on()
+                assert lab6.process is not None
+                lab6.process.send_signal(signal.SIGKILL)
+                lab6.process.wait()
+            with SERVES[mode](lab6):
+                outcomes = [client.outcome() for client in clients]
+        assert set(outcomes) <= {"served", "told"}, (instant, outcomes)
