@@ -14,7 +14,7 @@
  * Changing the rate moves the base to the present, so time never jumps. The
  * product is 96 bits wide, so nothing wraps.
  */
-#include "cpu.h"
+#include "board.h"
 
 #define LAPIC_TIMER 0x320
 #define LAPIC_INITIAL 0x380

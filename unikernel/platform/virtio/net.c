@@ -10,7 +10,7 @@
  * The device is told of a frame only if it asks to be, and interrupts us only
  * while we sleep. No offload is negotiated: each frame stands for itself.
  */
-#include "cpu.h"
+#include "board.h"
 #include "virtio.h"
 
 /* Powers of two, at most QEMU's default of 256. 128 frames is 10 ms at 150 Mbit/s. */

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: ISC */
 /*
- * From QEMU's PVH entry (32 bits, no paging; EBX: start info) to C in long mode,
- * and the stubs of exceptions and interrupts.
+ * From the PVH entry of QEMU and Xen (32 bits, no paging; EBX: start info) to C in
+ * long mode, and the stubs of exceptions.
  *
- * Memory is mapped one to one: the first 2 MiB in pages of 4 KiB, the rest of
- * the first GiB and the devices below 4 GiB in pages of 2 MiB. Address 0 is not
- * mapped, nor is the page below the stack; code and constants cannot be written.
+ * Memory is mapped one to one: the first 2 MiB in pages of 4 KiB, the rest of the first
+ * GiB in pages of 2 MiB, and so the last 32 MiB below 4 GiB, as the platform wants it
+ * (devices). The tables are made here, for they would be a third of the image. Address 0
+ * is not mapped, nor is the page below the stack; code and constants cannot be written.
  */
 #define PRESENT 1
 #define WRITE 2
-#define UNCACHED 0x18
 #define LARGE 0x80
 
 #define CODE 0x08
@@ -30,6 +30,34 @@ start:
 	rdtsc				/* the clock's zero */
 	mov %eax, entry_tsc
 	mov %edx, entry_tsc + 4
+	mov $page_table, %edi		/* in pages of 4 KiB: the first 2 MiB */
+	mov $PRESENT + WRITE, %eax
+small:
+	mov %eax, (%edi)
+	add $8, %edi
+	add $4096, %eax
+	cmp $0x200000, %eax
+	jb small
+	mov $directory_low + 8, %edi	/* in large ones: the rest of the first GiB */
+	or $LARGE, %eax
+large:
+	mov %eax, (%edi)
+	add $8, %edi
+	add $0x200000, %eax
+	cmp $0x40000000, %eax
+	jb large
+	mov $directory_high + 496 * 8, %edi
+	mov $devices, %eax		/* and the last 32 MiB below 4 GiB */
+device:
+	mov %eax, (%edi)
+	add $8, %edi
+	add $0x200000, %eax
+	jnc device
+	movl $directory_low + PRESENT + WRITE, page_pointers
+	movl $directory_high + PRESENT + WRITE, page_pointers + 3 * 8
+	movl $page_pointers + PRESENT + WRITE, page_map
+	movl $page_table + PRESENT + WRITE, directory_low
+
 	mov $image_start, %eax		/* image_start .. image_data: read only */
 protect:
 	mov %eax, %ecx
@@ -41,6 +69,7 @@ protect:
 	mov $stack_guard, %ecx
 	shr $9, %ecx
 	movb $0, page_table(%ecx)
+	movb $0, page_table		/* address 0 */
 
 	mov $page_map, %eax
 	mov %eax, %cr3
@@ -88,50 +117,6 @@ exception:
 	call trap
 	ud2
 
-/* Interrupts only end a HLT: they note that they came and are done. */
-	.globl device_interrupt, timer_interrupt, spurious_interrupt
-device_interrupt:
-	movb $1, device_interrupted
-timer_interrupt:
-	push %rax
-	mov $0xfee000b0, %eax		/* local APIC: end of interrupt */
-	movl $0, (%rax)
-	pop %rax
-spurious_interrupt:
-	iretq
-
-	.section .data.pages, "aw"
-	.balign 4096
-page_map:
-	.quad page_pointers + PRESENT + WRITE
-	.fill 511, 8, 0
-page_pointers:
-	.quad directory_low + PRESENT + WRITE
-	.quad 0, 0
-	.quad directory_high + PRESENT + WRITE
-	.fill 508, 8, 0
-directory_low:
-	.quad page_table + PRESENT + WRITE
-	.set i, 1
-	.rept 511
-	.quad i * 0x200000 + PRESENT + WRITE + LARGE
-	.set i, i + 1
-	.endr
-directory_high:				/* 3 GiB and up: only the last 32 MiB, for devices */
-	.fill 496, 8, 0
-	.set i, 0
-	.rept 16
-	.quad 0xfe000000 + i * 0x200000 + PRESENT + WRITE + UNCACHED + LARGE
-	.set i, i + 1
-	.endr
-page_table:
-	.quad 0
-	.set i, 1
-	.rept 511
-	.quad i * 0x1000 + PRESENT + WRITE
-	.set i, i + 1
-	.endr
-
 	.section .data
 	.balign 8
 	.globl gdt_tss
@@ -140,7 +125,7 @@ gdt:
 	.quad 0x00af9a000000ffff	/* CODE */
 	.quad 0x00cf92000000ffff	/* DATA */
 gdt_tss:
-	.quad 0, 0			/* TSS: interrupts.c */
+	.quad 0, 0			/* TSS: traps.c */
 gdt_pointer:
 	.word . - gdt - 1
 	.long gdt
@@ -148,12 +133,19 @@ gdt_pointer:
 	.balign 8
 entry_tsc:
 	.quad 0
-	.globl device_interrupted
-device_interrupted:
-	.byte 0
 
 	.section .bss
 	.balign 4096
+page_map:
+	.skip 4096
+page_pointers:
+	.skip 4096
+directory_low:
+	.skip 4096
+directory_high:
+	.skip 4096
+page_table:
+	.skip 4096
 stack_guard:
 	.skip 4096
 	.skip 16384
