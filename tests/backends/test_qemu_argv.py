@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from pathlib import Path
 
 import pytest
 
@@ -72,9 +71,9 @@ def test_what_depends(
     assert sum(a != b for a, b in zip(words, first, strict=True)) == 1
 
 
-def test_a_note_of_who_it_is() -> None:
-    words = argv(QEMU, WWW, Epoch(7), NETWORK, ImageKind.PVH, Path("/run/jitsu/guests/www.pid"))
-    assert after(words, "-pidfile") == "/run/jitsu/guests/www.pid"
+def test_it_may_be_called_otherwise() -> None:
+    words = argv(QEMU, WWW, Epoch(7), NETWORK, ImageKind.PVH, "jitsu-www@/run/jitsu")
+    assert after(words, "-name") == "jitsu-www@/run/jitsu"
 
 
 def test_who_cannot_become_another_stays() -> None:

@@ -329,65 +329,41 @@ def bystander(*words: str) -> Iterator[subprocess.Popen[bytes]]:
             child.kill()
 
 
-@pytest.mark.parametrize("note", ["{pid}\n", "", None], ids=["noted", "about to", "not yet"])
-def test_what_is_left_is_ended(tmp_path: Path, note: str | None) -> None:
-    """Whenever the daemon was killed: its guest may have written no note yet."""
+def test_what_is_left_is_ended(tmp_path: Path) -> None:
     said: list[str] = []
-    earlier = Leftovers(tmp_path / "guests", pytest.fail).note("www")
-    with bystander("-pidfile", str(earlier)) as left, bystander() as other, nothing_leaks():
-        if note is not None:
-            earlier.write_text(note.format(pid=left.pid))
-        Leftovers(tmp_path / "guests", said.append).end()
+    name = Leftovers(tmp_path / "a,b", pytest.fail).name_of("www")
+    assert name == f"jitsu-www@{tmp_path}/a,,b"  # a comma of a QEMU option's value
+    with bystander("-name", name) as left, bystander() as other, nothing_leaks():
+        Leftovers(tmp_path / "a,b", said.append).end()
         assert said == [f"www: killed process {left.pid} of an earlier daemon"]
         assert left.wait(PATIENCE) == -signal.SIGKILL
         assert other.poll() is None
-        assert list((tmp_path / "guests").iterdir()) == []
 
 
 def test_a_folder_by_another_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may be relative, or a link to the folder that the earlier daemon knew."""
     (tmp_path / "link").symlink_to(tmp_path / "run")
-    earlier = Leftovers(tmp_path / "run" / "guests", pytest.fail)
+    earlier = Leftovers(tmp_path / "run", pytest.fail)
     monkeypatch.chdir(tmp_path)
     said: list[str] = []
-    with bystander("-pidfile", str(earlier.note("www"))) as left:
-        Leftovers(Path("link/guests"), said.append).end()
+    with bystander("-name", earlier.name_of("www")) as left:
+        Leftovers(Path("link"), said.append).end()
         assert left.wait(PATIENCE) == -signal.SIGKILL
     assert len(said) == 1
 
 
-@pytest.mark.parametrize("words", ["-f {run}/www.pid", "-pidfile {run}/more/www.pid", "-pidfile"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "-f jitsu-www@{run}",
+        "-name jitsu-www@{run}/more",
+        "-name www@{run}",
+        "-name jitsu-www",
+        "-name",
+    ],
+)
 def test_somebody_elses_process(tmp_path: Path, words: str) -> None:
-    """One that reads a note, or has one in another folder, say in that of another daemon."""
+    """One that is about a guest of ours, or a guest of another daemon."""
     with bystander(*words.format(run=tmp_path).split()) as other:
         Leftovers(tmp_path, pytest.fail).end()
         assert other.poll() is None
-
-
-@pytest.mark.parametrize("note", [b"{pid}\n", b"x", b"\xff\xfe", b"-1", b"9" * 5000])
-def test_a_note_alone_ends_nothing(tmp_path: Path, note: bytes) -> None:
-    """Somebody else may have the number now."""
-    with bystander() as other:
-        (tmp_path / "www.pid").write_bytes(note.replace(b"{pid}", b"%d" % other.pid))
-        Leftovers(tmp_path, pytest.fail).end()
-        assert other.poll() is None
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_what_has_exited_is_not_noted_any_more(tmp_path: Path) -> None:
-    leftovers = Leftovers(tmp_path / "guests", pytest.fail)
-    leftovers.note("www").touch()
-    leftovers.remove("www")
-    leftovers.remove("www")
-    assert list((tmp_path / "guests").iterdir()) == []
-    (tmp_path / "guests").rmdir()
-    leftovers.remove("www")
-    leftovers.end()
-
-
-def test_a_note_that_cannot_be_removed_is_told(tmp_path: Path) -> None:
-    said: list[str] = []
-    leftovers = Leftovers(tmp_path, said.append)
-    leftovers.note("www").mkdir()
-    leftovers.remove("www")
-    assert said == [f"{tmp_path}/www.pid is left behind: Is a directory"]

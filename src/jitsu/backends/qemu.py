@@ -53,19 +53,18 @@ def argv(
     epoch: Epoch,
     network: NetworkConfig,
     kind: ImageKind,
-    note: Path | None = None,
+    name: str = "",
 ) -> list[str]:
     """Return the command line of a guest. The tap is descriptor 3, QMP is descriptor 4.
 
-    With `note` QEMU writes its process id there, before its guest runs.
+    `name` is what QEMU is called; it does nothing with it.
     """
     machine = _MACHINE_LINUX if kind is ImageKind.LINUX else _MACHINE
     return [
-        *(qemu.binary, "-name", f"jitsu-{service.name}"),
+        *(qemu.binary, "-name", name or f"jitsu-{service.name}"),
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
         *("-sandbox", _SANDBOX),
         *(("-runas", qemu.user) if qemu.user else ()),
-        *(("-pidfile", str(note)) if note else ()),
         *("-accel", qemu.accel, "-M", machine, "-m", f"{service.memory >> 10}k"),
         *("-kernel", service.image),
         *("-append", cmdline(service, epoch, network, kind, qemu.tsc_khz)),
@@ -184,11 +183,11 @@ class QemuBackend:
         console: Console,
     ) -> tuple[Child, socket.socket]:
         """Start QEMU; return it, and our end of its QMP socket. Raises HostError."""
-        note = self._leftovers.note(service.name)
+        name = self._leftovers.name_of(service.name)
         qemu = self._qemu
         if kind is ImageKind.LINUX and qemu.accel == "tcg":
             qemu = replace(qemu, tsc_khz=self._counter.khz())
-        command = argv(qemu, service, epoch, self._network, kind, note)
+        command = argv(qemu, service, epoch, self._network, kind, name)
         try:
             ours, theirs = socket.socketpair()
         except OSError as error:
@@ -208,8 +207,6 @@ class QemuBackend:
         try:
             instance.monitor.close()
             await instance.link.close()
-            # Files are slow, and the loop has others to serve.
-            await asyncio.to_thread(self._leftovers.remove, instance.service.name)
         finally:
             # Whoever waits for it must not wait for ever, whatever could not be tidied up.
             instance.gone.set_result(exit_)

@@ -54,9 +54,7 @@ class Floor:
     tap: str
     service: Service
 
-    def first_frame(
-        self, qemu: Qemu, network: NetworkConfig = _NETWORK, note: Path | None = None
-    ) -> float:
+    def first_frame(self, qemu: Qemu, network: NetworkConfig = _NETWORK, name: str = "") -> float:
         """Return the seconds from QEMU's exec to its guest's first frame. Raises HostError."""
         kind = image_kind(Path(self.service.image))
         tap = open_tap(self.tap, vnet_hdr=True)
@@ -67,7 +65,7 @@ class Floor:
                 ours, theirs = socket.socketpair()
                 with ours, theirs:
                     began = time.perf_counter()
-                    command = argv(qemu, self.service, Epoch(0), network, kind, note)
+                    command = argv(qemu, self.service, Epoch(0), network, kind, name)
                     pid = spawn_raw(command, {3: tap, 4: theirs.fileno()}, None)
                     try:
                         _await_frame(listener, self.service.mac)
@@ -84,7 +82,8 @@ def choose(
 ) -> str:
     """Return "kvm" or "tcg", from an earlier run's measurement or a new one.
 
-    With `leftovers` the guests that are measured are noted. Raises HostError when QEMU is missing.
+    With `leftovers` the guests that are measured are named by it. Raises HostError when QEMU is
+    missing.
     """
     qemu = find()
     if not os.access(KVM, os.R_OK | os.W_OK):
@@ -116,15 +115,12 @@ def floor(tap: str) -> Floor:
 
 
 def _median(accel: str, leftovers: Leftovers | None) -> float:
-    note = leftovers.note(_FLOOR) if leftovers else None
+    name = leftovers.name_of(_FLOOR) if leftovers else ""
     try:
         bare = floor(f"jitsu-{os.getpid()}")
-        return statistics.median(bare.first_frame(find(accel), note=note) for _ in range(TRIES))
+        return statistics.median(bare.first_frame(find(accel), name=name) for _ in range(TRIES))
     except HostError:
         return float("inf")
-    finally:
-        if leftovers:
-            leftovers.remove(_FLOOR)
 
 
 def _up(name: str) -> None:

@@ -56,7 +56,7 @@ def command(
     with ExitStack() as stack:
         stack.enter_context(only_daemon(run))
         stack.enter_context(only_daemon_on(checked.network.bridge))
-        leftovers = Leftovers(run / "guests", log.warning)
+        leftovers = Leftovers(run, log.warning)
         leftovers.end()
         stack.callback(leftovers.end)  # should the daemon itself fail
         backends = _backends(checked, log, leftovers)

@@ -179,57 +179,49 @@ def spawn_raw(argv: Sequence[str], fds: Mapping[int, int], output: int | None) -
 class Leftovers:
     """What a daemon that was itself killed leaves running, for its heir to end.
 
-    Each hypervisor writes its process id to a note in a folder of the daemon's (`-pidfile`). So the
-    name of the note is in its command line from its first instant on, and by that it is found,
-    whenever the daemon died: not by what is in the note, which may not be there yet, or be about a
-    process that is no more.
+    Each hypervisor is given a name (`-name`) that tells the daemon's own folder, too. It is in its
+    command line from its first instant on, whenever the daemon dies, and costs a boot nothing; a
+    file with its process id would do neither.
     """
 
     def __init__(self, folder: Path, report: Callable[[str], None]) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder.resolve()
+        self._folder = str(folder.resolve()).replace(
+            ",", ",,"
+        )  # in QEMU's options one ends a value
         self._report = report
 
-    def note(self, name: str) -> Path:
-        """Return where the hypervisor of `name` is to write its process id."""
-        return self._folder / f"{name}.pid"
-
-    def remove(self, name: str) -> None:
-        """Remove the note of what has exited."""
-        try:
-            self.note(name).unlink(missing_ok=True)
-        except OSError as error:
-            self._report(f"{self.note(name)} is left behind: {error.strerror}")
+    def name_of(self, guest: str) -> str:
+        """Return what the hypervisor of `guest` is to be called."""
+        return f"jitsu-{guest}@{self._folder}"
 
     def end(self) -> None:
         """Kill what an earlier daemon has left; blocks until it is gone."""
         for process in Path("/proc").glob("[0-9]*"):
             with suppress(ProcessLookupError):
                 self._end(int(process.name))
-        for note in self._folder.glob("*.pid"):
-            self.remove(note.stem)
 
     def _end(self, pid: int) -> None:
         pidfd = os.pidfd_open(pid)  # first: from now on the number is nobody else's
         try:
-            name = self._noted_as(pid)
-            if name:
-                self._report(f"{name}: killed process {pid} of an earlier daemon")
+            guest = self._guest_of(pid)
+            if guest:
+                self._report(f"{guest}: killed process {pid} of an earlier daemon")
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
                 select.select([pidfd], [], [], 5.0)
         finally:
             os.close(pidfd)
 
-    def _noted_as(self, pid: int) -> str:
-        """Return whose note a process keeps in our folder, if it keeps one."""
+    def _guest_of(self, pid: int) -> str:
+        """Return which guest of ours a process is the hypervisor of, if it is."""
         try:
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except OSError:  # it has gone, or (hidepid in proc(5)) is not ours to look at
             return ""
         for option, value in pairwise(words):
-            note = Path(os.fsdecode(value))
-            if option == b"-pidfile" and note == self.note(note.stem):
-                return note.stem
+            name = os.fsdecode(value)
+            guest = name.removeprefix("jitsu-").partition("@")[0]
+            if option == b"-name" and name == self.name_of(guest):
+                return guest
         return ""
 
 
