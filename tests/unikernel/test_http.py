@@ -1,5 +1,6 @@
 """The web server, request by request."""
 
+import ctypes
 import json
 import random
 
@@ -214,3 +215,9 @@ def test_twenty_thousand_bad_frames(world: World) -> None:
     world.advance(600)
     world.frames.clear()
     assert status(exchange(world, GET, 50000)) == 200
+
+
+def test_what_is_rehearsed_is_understood(library: ctypes.CDLL) -> None:
+    for rehearse in (library.handover_rehearse, library.http_rehearse):
+        rehearse.restype = ctypes.c_bool
+        assert rehearse()

@@ -136,6 +136,17 @@ static bool parse_line(struct line *line, struct slice rest)
 	return line->flow.peer.port != 0 && line->rx <= TCP_RECEIVE_BUFFER;
 }
 
+bool handover_rehearse(void)
+{
+	static const struct slice some = SLICE(
+		"state=established local=192.0.2.1 port=80 peer=192.0.2.2 peer_port=50000 "
+		"peer_mac=02:00:00:00:00:0a iss=1 snd_una=2 snd_nxt=2 snd_wnd=64240 irs=1 rcv_nxt=2 "
+		"rcv_wnd=1 mss=1460 snd_wscale=7 rcv_wscale=0 sack=0 ts=0 ts_val=0 ts_recent=0 rx=1");
+	struct line line;
+
+	return parse_line(&line, some);
+}
+
 static void on_line(void *context, enum store_result result, struct slice payload);
 static void on_chunk(void *context, enum store_result result, struct slice payload);
 static void pull_next(struct handover_pull *pull);

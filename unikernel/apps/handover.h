@@ -63,6 +63,8 @@ bool handover_init(struct handover *handover, struct slice where, struct net *ne
 		   struct store *store, void (*done)(void *context), void *context);
 /* We can serve. `done` is called when all connections are ours. */
 void handover_prepared(struct handover *handover);
+/* Reads the line of a connection of nobody's; false if it makes no sense. See hello.c. */
+bool handover_rehearse(void);
 /* The store's handler brings this: a watch has fired, or (path NULL) all is to be asked again. */
 void handover_event(struct handover *handover, struct slice path);
 

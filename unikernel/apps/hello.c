@@ -28,6 +28,7 @@ struct hello {
 	struct http http;
 	struct store store;
 	bool asked; /* for connections */
+	bool rehearsed, understood;
 	bool announced;
 	struct handover handover;
 	struct net net;
@@ -142,6 +143,19 @@ static void take_over(struct hello *hello)
 	handover_prepared(&hello->handover);
 }
 
+/*
+ * While the host looks for what it has for us there is nothing to do, and then much at once.
+ * Where a translator makes our processor (QEMU's TCG), what is executed for the first time costs
+ * a thousand times what it does later. So we read what we expect, before it comes.
+ */
+static void rehearse(struct hello *hello)
+{
+	if (hello->rehearsed | !hello->asked)
+		return;
+	hello->rehearsed = true;
+	hello->understood = handover_rehearse() && http_rehearse();
+}
+
 static void on_address(void *context, enum store_result result, struct slice payload)
 {
 	struct hello *hello = context;
@@ -233,6 +247,7 @@ static uint64_t turn(struct hello *hello)
 		uint64_t due = store_turn(hello);
 
 		next = min(next, due);
+		rehearse(hello);
 	}
 	if (now >= options->panic_at)
 		__builtin_trap();

@@ -73,6 +73,8 @@ struct http {
 };
 
 void http_listen(struct http *http, struct net *net);
+/* Reads a request of nobody's; false if it makes no sense. See hello.c. */
+bool http_rehearse(void);
 
 /* http_reply.c: the route of a request, and its answer in two steps */
 void http_route(struct http_session *session, const struct http_request *request);
