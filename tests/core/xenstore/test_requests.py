@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from core.xenstore.conversation import Conversation, Line
 from jitsu.core.xenstore import calls
 from jitsu.core.xenstore.access import Actor
+from jitsu.core.xenstore.errors import StoreError
 from jitsu.core.xenstore.journal import Introduced
 from jitsu.core.xenstore.server import Server
 from jitsu.core.xenstore.space import Space
@@ -124,7 +125,7 @@ DOMAINS: list[Line] = [
     ("dom0", "INTRODUCE 7|1234|5|", "OK|"),
     ("dom0", "IS_DOMAIN_INTRODUCED 7|", "T|"),
     ("dom0", "INTRODUCE 7|1234|5|", "OK|"),
-    ("dom0", "INTRODUCE 7|1234|6|", "!EINVAL"),
+    ("dom0", "INTRODUCE 7|1234|6|", "OK|"),
     ("dom0", "INTRODUCE 0|1234|5|", "!EINVAL"),
     ("dom0", "INTRODUCE 8|1234|0|", "!EINVAL"),
     ("dom0", "INTRODUCE 8|1234|", "!EINVAL"),
@@ -308,13 +309,70 @@ def test_this_process_introduces_and_releases_domains_itself() -> None:
     )
     client = store.client("1")
     domain = Introduced(1, 0, 0)
-    assert domain in store.server.introduce(domain)
+    store.server.introduce(domain)
     assert store.ask("dom0", "IS_DOMAIN_INTRODUCED 1|") == "T|"
     effects = store.server.release(1)
     assert Released(1) in effects
     assert Close(client, "its domain is released") in effects
     assert store.ask("dom0", "IS_DOMAIN_INTRODUCED 1|") == "F|"
     assert store.events("dom0")[-2:] == ["@introduceDomain|i|", "@releaseDomain|r|"]
+
+
+def test_who_has_a_ring_is_introduced_only_if_that_can_be_served() -> None:
+    store = Conversation()
+    asked: list[Introduced] = []
+
+    def attach(domain: Introduced) -> bool:
+        asked.append(domain)
+        return domain.port != 13
+
+    store.server.store.attach = attach
+    store.says(
+        ("dom0", "INTRODUCE 3|1234|13|", "!EINVAL"),
+        ("dom0", "IS_DOMAIN_INTRODUCED 3|", "F|"),
+        ("dom0", "INTRODUCE 3|1234|14|", "OK|"),
+        ("dom0", "INTRODUCE 4|1234|15|", "OK|"),
+        ("dom0", "SET_TARGET 3|4|", "OK|"),
+        ("dom0", "INTRODUCE 3|1234|16|", "OK|"),
+    )
+    assert asked[-1] == Introduced(3, 1234, 16, target=4)
+    with pytest.raises(StoreError):
+        store.server.introduce(Introduced(5, 1, 13))
+    store.server.introduce(Introduced(5, 0, 0))
+    assert len(asked) == 5
+    assert asked[-1].domid == 5  # the one that has a ring
+
+
+def test_a_census_of_the_domains_that_xen_has() -> None:
+    store = Conversation()
+    store.says(
+        ("dom0", "INTRODUCE 1|1|1|", "OK|"),
+        ("dom0", "INTRODUCE 2|1|1|", "OK|"),
+        ("dom0", "WRITE /a|", "OK|"),
+        ("dom0", "SET_PERMS /a|n2|", "OK|"),
+        ("dom0", "WATCH @releaseDomain|t|", "OK|"),
+    )
+    store.server.introduce(Introduced(9, 0, 0))  # it has no event channel: it is not Xen's
+    told = "@releaseDomain|t|"
+
+    def census(present: dict[int, bool]) -> list[str]:
+        store.note(store.server.census(present))
+        store.ask("dom0", "READ /|")
+        return store.events("dom0")
+
+    assert census({0: False, 1: False, 2: False}) == [told]  # the first event of the watch
+    assert census({0: False, 1: False, 2: False}) == []
+    assert census({1: True, 2: False}) == [told]
+    assert census({1: True, 2: False}) == []
+    store.says(("dom0", "RESUME 1|", "OK|"))
+    assert census({1: True, 2: False}) == [told]
+    assert census({1: True}) == [told]
+    store.says(
+        ("dom0", "READ /a|", "!ENOENT"),
+        ("dom0", "IS_DOMAIN_INTRODUCED 2|", "F|"),
+        ("dom0", "IS_DOMAIN_INTRODUCED 1|", "T|"),
+        ("dom0", "IS_DOMAIN_INTRODUCED 9|", "T|"),
+    )
 
 
 def test_a_client_may_release_its_own_domain() -> None:

@@ -17,6 +17,7 @@ class Connection:
         "actor",
         "closed",
         "home",
+        "lasting",
         "messages",
         "number",
         "out",
@@ -29,9 +30,11 @@ class Connection:
         "watches",
     )
 
-    def __init__(self, number: int, actor: Actor) -> None:
+    def __init__(self, number: int, actor: Actor, lasting: bool = False) -> None:
         self.number = number
         self.actor = actor
+        self.lasting = lasting
+        """It is a ring, which outlives the daemon: so do its watches."""
         self.home = home_of(actor.domid)
         self.quota = PRIVILEGED if actor.privileged else GUEST
         self.messages = Messages()
@@ -67,6 +70,12 @@ class Connection:
             data = HEADER.pack(Op.WATCH_EVENT, 0, 0, len(payload)) + payload
             self.out.append(data)
             self.pending += len(data)
+
+    def take_each(self) -> list[bytes]:
+        """Return what is to be sent, once, message by message."""
+        self.pending = 0
+        messages, self.out = self.out, []
+        return messages
 
     def take(self) -> bytes:
         """Return what is to be sent, once."""

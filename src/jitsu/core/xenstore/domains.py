@@ -1,5 +1,6 @@
 """The requests about domains: who is there, whose ring is served, who acts for whom."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from jitsu.core.xenstore import journal
@@ -24,19 +25,17 @@ def introduce(store: Store, connection: Connection, payload: bytes) -> bytes:
     if domid == 0 or not 0 < port < 1 << 32 or frame >= 1 << 64:
         raise StoreError("EINVAL")
     known = store.domains.get(domid)
-    if known is not None and known.port != port:
-        raise StoreError("EINVAL")  # a ring has one event channel
-    if known is None:
-        admit(store, Introduced(domid, frame, port))
-    else:
-        store.tell_special(INTRODUCE_DOMAIN)
+    domain = Introduced(domid, frame, port, known.target if known is not None else None)
+    if not store.attach(domain):
+        raise StoreError("EINVAL")
+    admit(store, domain)
     return OK
 
 
 def admit(store: Store, domain: Introduced) -> None:
-    """Note a new domain, and tell who watches for them."""
+    """Note a domain that is new, or begins anew, and tell who watches for them."""
     store.domains[domain.domid] = domain
-    store.emit(Persist(journal.introduction(domain)), domain)
+    store.emit(Persist(journal.introduction(domain)))
     store.tell_special(INTRODUCE_DOMAIN)
 
 
@@ -50,14 +49,21 @@ def release(store: Store, connection: Connection, payload: bytes) -> bytes:
 def dismiss(store: Store, domid: int) -> None:
     """Forget a domain: its connections, its nodes, its rights."""
     store.domains.pop(domid, None)
+    store.halted.discard(domid)
     store.credit.release(domid)
+    store.kept.pop(domid, None)
+    store.cursors.pop(domid, None)
     for client in store.of(domid):
-        store.close(client, "its domain is released")
-    for other in [other for other in store.domains.values() if other.target == domid]:
-        _aim(store, other, None)
+        if client.lasting:
+            store.disconnect(client)  # its ring goes with `Released`
+        else:
+            store.close(client, "its domain is released")
+    aimed = [other for other in store.domains.values() if other.target == domid]
+    records = [_aim(store, other, None) for other in aimed]
     changes = store.erase(domid)
     written = [*changes, *store.erase_special(domid)]
-    store.emit(Persist(journal.release(domid, written)), Released(domid))
+    records.append(journal.release(domid, written))
+    store.emit(Persist(b"".join(records)), Released(domid))  # all of it or nothing
     store.tell(changes)
     store.tell_special(RELEASE_DOMAIN)
 
@@ -65,8 +71,21 @@ def dismiss(store: Store, domid: int) -> None:
 def resume(store: Store, connection: Connection, payload: bytes) -> bytes:
     """RESUME <domid>|: a domain that was shut down, to be saved, goes on."""
     demand_privilege(connection)
-    _introduced(store, payload)
+    store.halted.discard(_introduced(store, payload))
     return OK
+
+
+def census(store: Store, present: Mapping[int, bool]) -> None:
+    """Dismiss domains that are gone, and tell of those that have shut down since.
+
+    Domains without an event channel are none of Xen's.
+    """
+    for domain in [domain for domain in store.domains.values() if domain.port]:
+        if domain.domid not in present:
+            dismiss(store, domain.domid)
+        elif present[domain.domid] and domain.domid not in store.halted:
+            store.halted.add(domain.domid)
+            store.tell_special(RELEASE_DOMAIN)
 
 
 def set_target(store: Store, connection: Connection, payload: bytes) -> bytes:
@@ -78,15 +97,16 @@ def set_target(store: Store, connection: Connection, payload: bytes) -> bytes:
     domid, target = map(domid_of, fields)
     if domid not in store.domains or target not in store.domains:
         raise StoreError("ENOENT")
-    _aim(store, store.domains[domid], target)
+    store.emit(Persist(_aim(store, store.domains[domid], target)))
     return OK
 
 
-def _aim(store: Store, known: Introduced, target: int | None) -> None:
+def _aim(store: Store, known: Introduced, target: int | None) -> bytes:
+    """Give a domain a target, or none; return the record of it."""
     domain = store.domains[known.domid] = replace(known, target=target)
     for client in store.of(domain.domid):
         client.actor = client.actor._replace(target=target)
-    store.emit(Persist(journal.introduction(domain)))
+    return journal.introduction(domain)
 
 
 def domain_path(_store: Store, _connection: Connection, payload: bytes) -> bytes:

@@ -10,6 +10,7 @@ an empty one, ended by one with an END entry, without which it is not used.
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 from zlib import crc32
 
 from jitsu.core.xenstore import path as paths
@@ -28,7 +29,9 @@ _ENTRY = struct.Struct("<BHHH")
 _PERMS = struct.Struct("<HBBi")
 _NAMED = struct.Struct("<HB")
 _DOMAIN = struct.Struct("<HQIi")
-_SET, _REMOVE, _INTRODUCE, _RELEASE, _END = 1, 2, 3, 4, 5
+_DOMID = struct.Struct("<H")
+_CURSOR = struct.Struct("<HII")
+_SET, _REMOVE, _INTRODUCE, _RELEASE, _END, _WATCH, _UNWATCH, _MOVE = range(1, 9)
 _NO_KEEPER = -1
 
 
@@ -40,6 +43,20 @@ class Introduced:
     frame: int
     port: int
     target: int | None = None
+
+
+class Cursor(NamedTuple):
+    """What of a domain's ring the daemon alone knows (`core.xenstore.stream`)."""
+
+    domid: int
+    consumed: int
+    produced: int
+    taken: bytes
+    unsent: bytes
+
+
+Kept = dict[tuple[bytes, bytes], None]
+"""Watches of a ring, whose client cannot know that the daemon was killed: path and token."""
 
 
 def commit(changes: Iterable[Change]) -> bytes:
@@ -69,8 +86,39 @@ def release(domid: int, changes: Iterable[Change] = ()) -> bytes:
     return _record([_ENTRY.pack(_RELEASE, len(body), 0, 0) + body, *_entries(changes)])
 
 
+def watch(domid: int, path: bytes, token: bytes) -> bytes:
+    """Render that a domain watches a path, by its ring."""
+    return _record([_watch(_WATCH, domid, path, token)])
+
+
+def unwatch(domid: int, path: bytes, token: bytes) -> bytes:
+    """Render that it does so no more."""
+    return _record([_watch(_UNWATCH, domid, path, token)])
+
+
+def unwatch_all(domid: int) -> bytes:
+    """Render that it watches nothing any more."""
+    return unwatch(domid, b"", b"")
+
+
+def _watch(kind: int, domid: int, path: bytes, token: bytes) -> bytes:
+    head = _ENTRY.pack(kind, len(path), len(token), _DOMID.size)
+    return head + path + token + _DOMID.pack(domid)
+
+
+def move(cursor: Cursor) -> bytes:
+    """Render how far a ring has come."""
+    domid, consumed, produced, taken, unsent = cursor
+    head = _ENTRY.pack(_MOVE, _CURSOR.size, len(taken), len(unsent))
+    return _record([head + _CURSOR.pack(domid, consumed, produced) + taken + unsent])
+
+
 def snapshot(
-    root: Node, special: dict[bytes, Perms], domains: Iterable[Introduced]
+    root: Node,
+    special: dict[bytes, Perms],
+    domains: Iterable[Introduced],
+    watches: dict[int, Kept],
+    cursors: Iterable[Cursor],
 ) -> Iterator[bytes]:
     """Render everything, a record at a time."""
     batch = [_set(path, Node(b"", perms, {})) for path, perms in special.items()]
@@ -82,6 +130,10 @@ def snapshot(
     yield _record(batch)
     for domain in domains:
         yield introduction(domain)
+    for domid, kept in watches.items():
+        yield _record([_watch(_WATCH, domid, path, token) for path, token in kept])
+    for cursor in cursors:
+        yield move(cursor)
     yield _record([_ENTRY.pack(_END, 0, 0, 0)])
 
 
@@ -111,6 +163,8 @@ class Recovered:
         self.root = Node(b"", tree.DOM0_ONLY, {})
         self.special: dict[bytes, Perms] = {}
         self.domains: dict[int, Introduced] = {}
+        self.watches: dict[int, Kept] = {}
+        self.cursors: dict[int, Cursor] = {}
         self.ended = False
         """A snapshot has its end."""
 
@@ -163,13 +217,29 @@ class Recovered:
             domid, frame, port, target = _DOMAIN.unpack(path)
             if kind == _RELEASE:
                 self.domains.pop(domid, None)
+                self.watches.pop(domid, None)
+                self.cursors.pop(domid, None)
             else:
                 known = target if target >= 0 else None
                 self.domains[domid] = Introduced(domid, frame, port, known)
+        elif kind in (_WATCH, _UNWATCH):
+            self._watch(kind, _DOMID.unpack(value)[0], path, perms)
+        elif kind == _MOVE:
+            domid, consumed, produced = _CURSOR.unpack(path)
+            self.cursors[domid] = Cursor(domid, consumed, produced, perms, value)
         elif kind == _END:
             self.ended = True
         else:
             raise WireError(f"no entry has kind {kind}")
+
+    def _watch(self, kind: int, domid: int, path: bytes, token: bytes) -> None:
+        kept = self.watches.setdefault(domid, {})
+        if kind == _WATCH:
+            kept[path, token] = None
+        elif path:
+            del kept[path, token]
+        else:
+            kept.clear()
 
     def _children(self, names: Iterable[bytes]) -> tree.Children:
         """Return the children of a node, to be changed in place: nobody else has them yet."""
@@ -197,10 +267,10 @@ def _is_beginning(body: bytes) -> bool:
     A kind of 0 is of a page that the kernel had not written.
     """
     at, kind = 0, _END
-    while 0 < kind <= _END and at + _ENTRY.size <= len(body):
+    while 0 < kind <= _MOVE and at + _ENTRY.size <= len(body):
         kind, *lengths = _ENTRY.unpack_from(body, at)
         at += _ENTRY.size + sum(lengths)
-    return kind <= _END
+    return kind <= _MOVE
 
 
 def _perms(data: bytes) -> Perms:

@@ -5,7 +5,7 @@ those about a connection itself, its watches and its transactions. One request a
 its end, so that outside of transactions each is atomic.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from jitsu.core.xenstore import access, calls, domains, journal
 from jitsu.core.xenstore import path as paths
@@ -14,7 +14,7 @@ from jitsu.core.xenstore.calls import OK, Reply, only
 from jitsu.core.xenstore.connection import Connection
 from jitsu.core.xenstore.control import control
 from jitsu.core.xenstore.errors import StoreError
-from jitsu.core.xenstore.journal import Introduced, Recovered
+from jitsu.core.xenstore.journal import Cursor, Introduced, Recovered
 from jitsu.core.xenstore.path import SPECIAL
 from jitsu.core.xenstore.quota import PRIVILEGED
 from jitsu.core.xenstore.space import Space
@@ -39,6 +39,19 @@ class Server:
     def connect(self, actor: Actor = DOM0) -> Connection:
         """Begin to serve a client."""
         return self.store.connect(actor)
+
+    def connect_ring(self, actor: Actor) -> Connection:
+        """Begin to serve a ring, or go on with it after a daemon that was killed.
+
+        What was to be told meanwhile is not known: each watch that it has had is told of itself.
+        """
+        store = self.store
+        connection = store.connect(actor, lasting=True)
+        for path, token in store.kept.get(actor.domid, ()):
+            absolute = path if path[:1] == b"@" else paths.locate(path, connection.home)[0]
+            connection.event(self._add(connection, absolute, path, token), absolute)
+            store.to_send(connection)
+        return connection
 
     def disconnect(self, connection: Connection) -> None:
         """Forget a client that is gone."""
@@ -86,13 +99,34 @@ class Server:
         return store.take()
 
     def introduce(self, domain: Introduced) -> list[Effect]:
-        """Note a domain that the toolstack of this very process has made."""
+        """Note a domain that the toolstack of this very process has made.
+
+        Raises StoreError when it has a ring, which cannot be served.
+        """
+        if domain.port and not self.store.attach(domain):
+            raise StoreError("EINVAL")
         domains.admit(self.store, domain)
         return self.store.take()
 
     def release(self, domid: int) -> list[Effect]:
         """Forget a domain of this very process."""
         domains.dismiss(self.store, domid)
+        return self.store.take()
+
+    def census(self, present: Mapping[int, bool]) -> list[Effect]:
+        """Compare with the domains that Xen has, and whether each has shut down."""
+        domains.census(self.store, present)
+        return self.store.take()
+
+    def note(self, cursor: Cursor) -> bytes:
+        """Return the record of how far a ring has come."""
+        self.store.cursors[cursor.domid] = cursor
+        return journal.move(cursor)
+
+    def reset(self, connection: Connection) -> list[Effect]:
+        """End what a client has open, which begins anew."""
+        self.store.reset(connection)
+        connection.take_each()
         return self.store.take()
 
     def deadline(self) -> float | None:
@@ -114,8 +148,13 @@ class Server:
         store = self.store
         store.snapshots += 1
         try:
-            domains_ = list(store.domains.values())
-            yield from journal.snapshot(store.root, dict(store.special), domains_)
+            yield from journal.snapshot(
+                store.root,
+                dict(store.special),
+                list(store.domains.values()),
+                {domid: dict(kept) for domid, kept in store.kept.items() if kept},
+                list(store.cursors.values()),
+            )
         finally:
             store.snapshots -= 1
 
@@ -189,10 +228,18 @@ class Server:
             raise StoreError("EEXIST")
         if len(connection.watches) >= connection.quota.watches:
             raise StoreError("E2BIG")
+        self._add(connection, absolute, path, token)
+        if connection.lasting:
+            domid = connection.actor.domid
+            self.store.kept.setdefault(domid, {})[path, token] = None
+            self.store.emit(Persist(journal.watch(domid, path, token)))
+        return OK
+
+    def _add(self, connection: Connection, absolute: bytes, path: bytes, token: bytes) -> Watch:
         watch = Watch(connection.number, absolute, token, cut=len(absolute) - len(path))
         connection.watches[path, token] = watch
         self.store.watches.add(watch)
-        return OK
+        return watch
 
     def _first_event(self, connection: Connection, payload: bytes) -> tuple[Watch, bytes]:
         path, token = strings(payload)
@@ -200,10 +247,15 @@ class Server:
         return watch, watch.path
 
     def _unwatch(self, connection: Connection, message: Message, _now: float) -> bytes:
-        watch = connection.watches.pop(_path_and_token(message), None)
+        path, token = _path_and_token(message)
+        watch = connection.watches.pop((path, token), None)
         if watch is None:
             raise StoreError("ENOENT")
         self.store.watches.remove(watch)
+        if connection.lasting:
+            domid = connection.actor.domid
+            del self.store.kept[domid][path, token]
+            self.store.emit(Persist(journal.unwatch(domid, path, token)))
         return OK
 
     def _reset_watches(self, connection: Connection, _message: Message, _now: float) -> bytes:

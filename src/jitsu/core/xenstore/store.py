@@ -3,9 +3,13 @@
 Persist(record)      append to the log; nobody may hear of a commit that is not written down
 Send(connection)     send what `connection.take()` returns
 Close(connection)    drop this client: it has broken the protocol, or does not read
-Introduced, Released a domain's ring is to be served, or no more
+Released(domid)      a domain's ring is to be served no more
+
+Whether a new domain's ring can be served is asked beforehand (`Store.attach`), for the reply to who
+introduces it says so.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from jitsu.core.xenstore import calls, journal, tree
@@ -13,7 +17,7 @@ from jitsu.core.xenstore import path as paths
 from jitsu.core.xenstore.access import READ, Actor, Perms, concerns, forget, rights
 from jitsu.core.xenstore.connection import Connection
 from jitsu.core.xenstore.fairness import Credit
-from jitsu.core.xenstore.journal import Introduced, Recovered
+from jitsu.core.xenstore.journal import Cursor, Introduced, Kept, Recovered
 from jitsu.core.xenstore.path import SPECIAL
 from jitsu.core.xenstore.quota import PRIVILEGED
 from jitsu.core.xenstore.space import Change, Space
@@ -48,16 +52,28 @@ class Released(NamedTuple):
     domid: int
 
 
-Effect = Persist | Send | Close | Introduced | Released
+Effect = Persist | Send | Close | Released
+
+
+def _no_rings(_domain: Introduced) -> bool:
+    return True
 
 
 class Store:
     """The tree and all its clients."""
 
+    attach: Callable[[Introduced], bool] = staticmethod(_no_rings)
+    """Begins to serve the ring of a domain, in place of an earlier one; tells whether it can."""
+
     def __init__(self, before: Recovered) -> None:
         self.root = before.root
         self.special: dict[bytes, Perms] = dict.fromkeys(SPECIAL, tree.DOM0_ONLY) | before.special
         self.domains = before.domains
+        self.kept: dict[int, Kept] = before.watches
+        """Watches of each ring that is served, or was by the daemon before."""
+        self.cursors: dict[int, Cursor] = before.cursors
+        self.halted: set[int] = set()
+        """Domains of which we have told that they have shut down."""
         self.held: dict[int, int] = {}
         """Nodes that each domain, but dom0, owns."""
         for _, node in tree.walk(self.root, b"/"):
@@ -77,12 +93,12 @@ class Store:
 
     # Clients.
 
-    def connect(self, actor: Actor) -> Connection:
-        """Begin to serve a client."""
+    def connect(self, actor: Actor, *, lasting: bool = False) -> Connection:
+        """Begin to serve a client, whose connection, if it is `lasting`, outlives the daemon."""
         self._serial += 1
         if actor.domid in self.domains:
             actor = actor._replace(target=self.domains[actor.domid].target)
-        connection = self.connections[self._serial] = Connection(self._serial, actor)
+        connection = self.connections[self._serial] = Connection(self._serial, actor, lasting)
         return connection
 
     def disconnect(self, connection: Connection) -> None:
@@ -104,6 +120,8 @@ class Store:
         for watch in connection.watches.values():
             self.watches.remove(watch)
         connection.watches.clear()
+        if connection.lasting and self.kept.pop(connection.actor.domid, {}):
+            self.emit(Persist(journal.unwatch_all(connection.actor.domid)))
         self.ended(len(connection.transactions))
         connection.transactions.clear()
 
