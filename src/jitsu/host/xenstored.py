@@ -1,6 +1,7 @@
 """The XenStore daemon: the journal and the clients around `core.xenstore`.
 
-A client is a `Channel`: a connection to the Unix socket here, a guest's link in `host.guests`.
+A client is a `Channel`: a connection to the Unix socket here, a guest's link in `host.guests`, on
+Xen a ring in `host.xen.rings`.
 Who can open the socket is dom0 to the store, as with Xen's own daemons: the file's mode decides.
 """
 
@@ -9,7 +10,7 @@ import os
 import resource
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -21,11 +22,11 @@ from structlog.typing import FilteringBoundLogger
 from jitsu.core.xenstore import tree
 from jitsu.core.xenstore.access import Actor
 from jitsu.core.xenstore.connection import Connection
-from jitsu.core.xenstore.journal import Introduced
+from jitsu.core.xenstore.journal import Cursor, Introduced
 from jitsu.core.xenstore.path import names
 from jitsu.core.xenstore.server import Server
 from jitsu.core.xenstore.space import Space
-from jitsu.core.xenstore.store import DOM0, Close, Effect, Persist, Send
+from jitsu.core.xenstore.store import DOM0, Close, Effect, Persist, Released, Send
 from jitsu.errors import HostError
 from jitsu.host.journal import Journal
 
@@ -119,6 +120,19 @@ class _Observer:
     before: bytes | None
 
 
+class Rings(Protocol):
+    """Who serves the rings of Xen's domains."""
+
+    def attach(self, domain: Introduced) -> bool:
+        """Begin to serve a domain's ring, in place of an earlier one; tell whether that can be."""
+
+    def detach(self, domid: int) -> None:
+        """Serve a domain's ring no more."""
+
+    def wake(self) -> None:
+        """Look at those again who were held up."""
+
+
 class Xenstored:
     """A store and its clients."""
 
@@ -132,7 +146,12 @@ class Xenstored:
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Ends with HostError when a commit cannot be written down."""
         self.clock = clock
+        self.closed = False
+        """It serves nobody any more."""
         self._server = server
+        self._rings: Rings | None = None
+        self._mark: Cursor | None = None
+        """Is written down with the next commit."""
         self._journal = journal
         self._log = log
         self._channels: dict[int, Channel] = {}
@@ -150,6 +169,16 @@ class Xenstored:
         self._channels[connection.number] = channel
         return connection
 
+    def attach_ring(self, channel: Channel, actor: Actor) -> Connection:
+        """Serve a ring, or go on with it after a daemon that was killed."""
+        connection = self._server.connect_ring(actor)
+        self._channels[connection.number] = channel
+        return connection
+
+    def settle(self) -> None:
+        """Do what has come of clients that began or ended."""
+        self._perform(self._server.store.take())
+
     def accept(self, client: Client) -> Connection:
         """Serve a client of the socket; when there is no room, in the place of a silent one."""
         if len(self._channels) >= self._max:
@@ -162,8 +191,16 @@ class Xenstored:
         if self._channels.pop(connection.number, None) is not None:
             self._server.disconnect(connection)
 
-    def receive(self, connection: Connection, data: bytes) -> None:
-        """Serve what a client has sent; when commits cannot be kept any more, hang up."""
+    def receive(self, connection: Connection, data: bytes, mark: Cursor | None = None) -> None:
+        """Serve what a client has sent; when commits cannot be kept any more, hang up.
+
+        `mark` is written down together with its commit, if it makes one.
+        """
+        self._mark = mark
+        self._receive(connection, data)
+        self._mark = None
+
+    def _receive(self, connection: Connection, data: bytes) -> None:
         if self.failed.done():
             if (channel := self._channels.get(connection.number)) is not None:
                 channel.drop()
@@ -175,6 +212,7 @@ class Xenstored:
         # Who observes may change what the client's next request is about.
         for effects in self._server.receive_apart(connection, data, self.clock()):
             self._perform(effects)
+            self._mark = None
             self._look()
 
     def observe(self, path: bytes, told: Callable[[bytes], None]) -> Callable[[], None]:
@@ -211,13 +249,45 @@ class Xenstored:
         """Change the tree as dom0, in one commit."""
         self._perform(self._server.edit(work))
 
-    def introduce(self, domid: int) -> None:
-        """Note a guest that has no ring: it comes by its link."""
-        self._perform(self._server.introduce(Introduced(domid, frame=0, port=0)))
+    def introduce(self, domid: int, frame: int = 0, port: int = 0) -> None:
+        """Note a guest; one without an event channel has no ring, and comes by its link.
+
+        Raises StoreError when its ring cannot be served.
+        """
+        self._perform(self._server.introduce(Introduced(domid, frame, port)))
 
     def release(self, domid: int) -> None:
         """Forget a guest and all that it owns."""
         self._perform(self._server.release(domid))
+
+    def serve_rings(self, rings: Rings) -> None:
+        """Have `rings` serve the rings of domains that are introduced."""
+        self._rings = rings
+        self._server.store.attach = rings.attach
+
+    def census(self, present: Mapping[int, bool]) -> None:
+        """Compare with the domains that Xen has, and whether each has shut down."""
+        self._perform(self._server.census(present))
+
+    def note(self, cursor: Cursor) -> bool:
+        """Write down how far a ring has come; tell whether that is done."""
+        return self._persist(self._server.note(cursor))
+
+    def cursor(self, domid: int) -> Cursor | None:
+        """Return how far a ring had come, as far as it was written down."""
+        return self._server.store.cursors.get(domid)
+
+    def reset(self, connection: Connection) -> None:
+        """End what a client has open, which begins anew."""
+        self._perform(self._server.reset(connection))
+
+    def is_held_up(self, domid: int) -> bool:
+        """Tell whether a domain's requests are to wait."""
+        return domid in self._server.store.credit.held_up
+
+    def introduced(self) -> list[Introduced]:
+        """Return the domains that have a ring."""
+        return [domain for domain in self._server.store.domains.values() if domain.port]
 
     def domains(self) -> list[int]:
         """Return the guests that are introduced."""
@@ -225,6 +295,7 @@ class Xenstored:
 
     def close(self) -> None:
         """Drop all clients."""
+        self.closed = True
         for channel in list(self._channels.values()):
             channel.drop()
         if self._timer is not None:
@@ -237,13 +308,19 @@ class Xenstored:
                 if channel is not None:
                     channel.send(effect.connection)
             elif type(effect) is Persist:
-                if not self._persist(effect.record):
+                if not self._persist(effect.record + self._marked()):
                     return
             elif type(effect) is Close:
                 self._close(effect)
+            elif type(effect) is Released and self._rings is not None:
+                self._rings.detach(effect.domid)
         if self._timer is None and (at := self._server.deadline()) is not None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(max(0.0, at - self.clock()), self._tick)
+
+    def _marked(self) -> bytes:
+        mark, self._mark = self._mark, None
+        return self._server.note(mark) if mark is not None else b""
 
     def _close(self, effect: Close) -> None:
         channel = self._channels.pop(effect.connection.number, None)
@@ -291,6 +368,8 @@ class Xenstored:
     def _tick(self) -> None:
         self._timer = None
         self._perform(self._server.tick(self.clock()))
+        if self._rings is not None:
+            self._rings.wake()
 
 
 @asynccontextmanager
