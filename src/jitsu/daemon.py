@@ -69,7 +69,7 @@ class Daemon:
         config: Config,
         network: Network,
         backends: Mapping[str, Backend],
-        guests: Guests,
+        guests: Mapping[str, Guests],
         log: FilteringBoundLogger,
         ambient: Ambient,
     ) -> None:
@@ -80,7 +80,6 @@ class Daemon:
         )
         self._network = network
         self._backends = backends
-        self._guests = guests
         self._log = log
         self._late = Late()
         self._clock = ambient.clock
@@ -310,11 +309,10 @@ class Daemon:
                 self._network.remember(local, port, peer, peer_port)
             case events.Track(name):
                 self.start(self._lives.track(effect))
-            case events.Commit(name, epoch, flows):
-                self._guests.commit(name, epoch, flows)
-                self.tell_synjitsu(events.Committed(name, epoch))
+            case events.Commit():
+                self.start(self._lives.commit(effect))
             case events.Clear(name):
-                self._guests.clear(name)
+                self.start(self._lives.clear(name))
             case events.Shift(name, ends, delta):
                 self._lives.shift(name, ends, delta)
             case events.Unshift(name, ends):

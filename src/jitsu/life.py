@@ -8,6 +8,7 @@ wrong owner.
 
 import asyncio
 from collections.abc import Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -71,7 +72,7 @@ class Lives:
         runs: Mapping[Name, Run],
         network: Network,
         backends: Mapping[str, Backend],
-        guests: Guests,
+        guests: Mapping[str, Guests],
         log: FilteringBoundLogger,
     ) -> None:
         self._cores = cores
@@ -104,7 +105,7 @@ class Lives:
             self._cores.tell_summoner(service.name, gone)
             return
         watch.begin(instance)
-        presence = self._guests.enter(service, epoch, instance.link, told)
+        presence = self._guests[service.backend].enter(service, epoch, instance.link, told)
         exit_ = await instance.gone
         presence.leave()
         await self._take_over(run)
@@ -119,6 +120,24 @@ class Lives:
         async with run.tracking:  # in their order
             await self._network.track(run.service, effect.opened, effect.ended)
         self._cores.tell_synjitsu(events.Tracked(effect.name))
+
+    async def commit(self, effect: events.Commit) -> None:
+        """Give a guest its connections by the store; one that cannot have them is ended."""
+        run = self._runs[effect.name]
+        try:
+            guests = self._guests[run.service.backend]
+            await guests.commit(effect.name, effect.epoch, effect.flows)
+        except HostError as error:
+            self._log.warning("not handed over", service=effect.name, reason=str(error))
+            if (instance := running(run)) is not None and run.summoner.epoch == effect.epoch:
+                instance.stop(StopMode.DESTROY)
+            return
+        self._cores.tell_synjitsu(events.Committed(effect.name, effect.epoch))
+
+    async def clear(self, name: Name) -> None:
+        """Forget the connections that a guest has imported."""
+        with suppress(HostError):  # the store has gone, and they with it
+            await self._guests[self._runs[name].service.backend].clear(name)
 
     def shift(self, name: Name, ends: Ends, delta: int | None) -> None:
         """Have the guest's link translate between the ends of a connection."""

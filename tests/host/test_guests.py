@@ -13,7 +13,7 @@ from jitsu.core.xenstore.access import Actor
 from jitsu.core.xenstore.path import home_of, names
 from jitsu.core.xenstore.server import Server
 from jitsu.core.xenstore.space import Space
-from jitsu.host.guests import Guests
+from jitsu.host.guests import LinkedGuests
 from jitsu.host.xenstored import Xenstored
 from jitsu.model import Epoch, NetworkConfig, ReadyOnKey, Service
 from jitsu.testing.importer import StoreSpeaker
@@ -51,7 +51,7 @@ def home(network: NetworkConfig, guest: Service) -> dict[bytes, bytes]:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         xenstored = Xenstored(Server(), None, structlog.get_logger(), loop.time)
-        guests = Guests(xenstored, network)
+        guests = LinkedGuests(xenstored, network)
         link = SimulatedLink(SimulatedNetwork(Random(1), (guest,)), guest)
         presence = guests.enter(guest, Epoch(1), link, Heard())
         xenstored.edit(look)
@@ -77,7 +77,7 @@ def keyed(path: str, *written: tuple[int, bytes]) -> list[int]:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         xenstored = Xenstored(Server(), None, structlog.get_logger(), loop.time)
-        guests = Guests(xenstored, NETWORK)
+        guests = LinkedGuests(xenstored, NETWORK)
         link = SimulatedLink(SimulatedNetwork(Random(1), (guest,)), guest)
         first, *others = written
         write(xenstored, *first)

@@ -46,8 +46,31 @@ class Listener(Protocol):
         """The node is there for which it is waited."""
 
 
-class Guests:
-    """Who is here, by domid."""
+class Present(Protocol):
+    """A guest that is here."""
+
+    def leave(self) -> None:
+        """It is gone."""
+
+
+class Guests(Protocol):
+    """The guests of a hypervisor as domains of a store, in which they are told things.
+
+    It is a store of this process, or another's: then what is written there takes its time.
+    """
+
+    def enter(self, service: Service, epoch: Epoch, link: GuestLink, listener: Listener) -> Present:
+        """Let a guest into the store, whose link it is; tell `listener` what it says there."""
+
+    async def commit(self, name: Name, epoch: Epoch, flows: Sequence[Flow]) -> None:
+        """Give a guest its connections, in one transaction. Raises HostError."""
+
+    async def clear(self, name: Name) -> None:
+        """Forget the connections that a guest has imported. Raises HostError."""
+
+
+class LinkedGuests:
+    """Guests of the store of this process, by domid."""
 
     def __init__(self, xenstored: Xenstored, network: NetworkConfig) -> None:
         self._xenstored = xenstored
@@ -58,9 +81,9 @@ class Guests:
             self._forget(domid, b"/conduit")
 
     def enter(
-        self, service: Service, epoch: Epoch, link: GuestLink, listener: "Listener"
+        self, service: Service, epoch: Epoch, link: GuestLink, listener: Listener
     ) -> "Presence":
-        """Let a guest into the store, whose link it is; tell `listener` what it says there."""
+        """Let a guest into the store; it comes there by its link."""
         domid = self._last % _DOMID_MAX + 1
         while domid in self._present:
             domid = domid % _DOMID_MAX + 1
@@ -91,7 +114,7 @@ class Guests:
             appeared(b"")
         return ignore
 
-    def commit(self, name: Name, epoch: Epoch, flows: Sequence[Flow]) -> None:
+    async def commit(self, name: Name, epoch: Epoch, flows: Sequence[Flow]) -> None:
         """Give a guest its connections, in one transaction."""
 
         def write(space: Space) -> None:
@@ -100,7 +123,7 @@ class Guests:
 
         self._xenstored.edit(write)
 
-    def clear(self, name: Name) -> None:
+    async def clear(self, name: Name) -> None:
         """Forget the connections that a guest has imported."""
         self._xenstored.edit(partial(_remove, handoff.cleared(name)))
 
@@ -165,7 +188,7 @@ class Presence:
 
     def __init__(
         self,
-        guests: Guests,
+        guests: LinkedGuests,
         xenstored: Xenstored,
         service: Service,
         domid: int,

@@ -18,7 +18,7 @@ from jitsu.backends.fake import FakeBackend, Script
 from jitsu.core import directory
 from jitsu.core.xenstore.server import Server as StoreServer
 from jitsu.daemon import Ambient, Daemon
-from jitsu.host.guests import Guests
+from jitsu.host.guests import LinkedGuests
 from jitsu.host.network import GuestLink
 from jitsu.host.xenstored import Xenstored
 from jitsu.model import (
@@ -75,7 +75,7 @@ class World:
         ambient = Ambient(loop.time, secret, serial=1)
         backends = {"fake": self.backend}
         self.xenstored = Xenstored(StoreServer(), None, silent, loop.time)
-        guests = Guests(self.xenstored, self.config.network)
+        guests = dict.fromkeys(backends, LinkedGuests(self.xenstored, self.config.network))
         self.daemon = Daemon(self.config, self.network, backends, guests, silent, ambient)
         self.network.to_synjitsu = self.daemon.frame
 

@@ -10,13 +10,12 @@ It is there before the domain runs.
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Protocol
 
 from jitsu.core import handoff
 from jitsu.core.flows import Flow
 from jitsu.core.xenstore.path import home_of, locate
 from jitsu.errors import HostError
-from jitsu.host.guests import address, address6
+from jitsu.host.guests import Listener, address, address6
 from jitsu.host.network import GuestLink
 from jitsu.host.xen.store import Change, HostStore, Remove, Write
 from jitsu.model import Epoch, Handoff, Name, NetworkConfig, ReadyOnKey, Service
@@ -41,16 +40,6 @@ def beginning(service: Service, epoch: Epoch, domid: int) -> Iterator[Change]:
         yield Write(home_of(domid) + b"/handoff", f"{service.name}/{epoch}".encode())
 
 
-class Listener(Protocol):
-    """Who wants to know what a guest says in the store."""
-
-    def wrote(self, word: bytes) -> None:
-        """It has written its word on the hand-over."""
-
-    def ready(self) -> None:
-        """The node is there for which it is waited."""
-
-
 class XenGuests:
     """Who is here, by domid."""
 
@@ -64,9 +53,9 @@ class XenGuests:
         await self._store.write(beginning(service, epoch, domid))
 
     def enter(
-        self, service: Service, epoch: Epoch, _link: GuestLink, listener: Listener
+        self, service: Service, epoch: Epoch, link: GuestLink, listener: Listener
     ) -> "XenPresence":
-        """Tell `listener` what the guest that has begun says in the store."""
+        """Tell `listener` what the guest that has begun says in the store, where it is already."""
         presence = XenPresence(self._store)
         presence.follow(handoff.word_of(service.name, epoch), listener.wrote)
         if isinstance(service.ready, ReadyOnKey):
