@@ -70,8 +70,20 @@ class Run:
         }
 
 
-_SPANS = {"link": ("make link", "boot"), "exec": ("exec", "link"), "plugged": ("plug", "exec")}
-"""Which span each stage of a boot closes, and since when."""
+_SPANS = {
+    "link": ("link", "make link", "boot"),
+    "exec": ("exec", "exec", "link"),
+    "plugged": ("plugged", "plug", "exec"),
+    "created": ("created", "create domain", "boot"),
+    "built": ("built", "build domain", "created"),
+    "unpaused": ("exec", "introduce, unpause", "built"),
+    "finished": ("exec", "finish domain", "boot"),
+    "connected": ("plugged", "plug", "created"),
+}
+"""What each stage of a boot is in the waterfall: its mark, the span that it ends, and since when.
+
+A guest runs from "exec" on, whatever the hypervisor calls that.
+"""
 _EARLY_MAX = 64
 """Frames that a guest may send within the microseconds of its start."""
 
@@ -99,8 +111,8 @@ class BootWatch:
 
     def stage(self, name: str) -> None:
         """Note a stage of the boot."""
-        span, since = _SPANS[name]
-        self._mark(name, span=span, since=since)
+        mark, span, since = _SPANS[name]
+        self._mark(mark, span=span, since=since)
 
     def begin(self, instance: Instance) -> None:
         """The guest runs: let its frames be seen."""

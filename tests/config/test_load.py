@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from config.elf import bzimage, elf64
 from jitsu import config
+from jitsu.config.hypervisor import is_dom0
 from jitsu.errors import ConfigError
 from jitsu.model import (
     Answer,
@@ -335,3 +336,33 @@ def test_a_file_that_was_cut_and_pasted(shared: Path, cuts: list[tuple[int, int,
     for at, length, pasted in cuts:
         text = text[:at] + pasted + text[at + length :]
     attempt(shared, text.encode())
+
+
+@pytest.mark.parametrize(
+    ("dom0", "backend", "given"), [(True, "xen", ""), (False, "qemu", ""), (True, "qemu", "qemu")]
+)
+def test_auto_is_xen_where_the_host_controls_it(
+    tmp_path: Path, dom0: bool, backend: str, given: str
+) -> None:
+    (tmp_path / "www.elf").write_bytes(elf64())
+    file = tmp_path / "jitsu.toml"
+    file.write_text(WWW + (f"backend = '{given}'\n" if given else ""))
+    assert config.load(file, dom0=dom0).services[0].backend == backend
+
+
+def test_what_jitsu_carries_for_a_backend_comes_first(tmp_path: Path) -> None:
+    images = Path(config.__file__).parent.parent / "images"
+    file = tmp_path / "jitsu.toml"
+    file.write_text('[[service]]\nname = "www"\nimage = "hello.elf"\n')
+    assert config.load(file, dom0=False).services[0].image == str(images / "hello.elf")
+    found = images / "xen" / "hello.elf"
+    expected = found if found.exists() else images / "hello.elf"
+    assert config.load(file, dom0=True).services[0].image == str(expected)
+
+
+@pytest.mark.parametrize(("text", "is_it"), [("control_d\n", True), ("\n", False), (None, False)])
+def test_a_host_that_controls_xen_says_so(tmp_path: Path, text: str | None, is_it: bool) -> None:
+    file = tmp_path / "capabilities"
+    if text is not None:
+        file.write_text(text)
+    assert is_dom0(file) is is_it

@@ -238,7 +238,7 @@ READY = "is not known; use frame, tcp:PORT, delay:SECONDS or key:PATH"
 NO_IMAGE = "give a raw image"
 SENSE = [
     # What this version cannot do is refused, not ignored.
-    *(not_yet("backend", b, "auto, qemu, process") for b in ("spt", "hvt", "xen", "libvirt")),
+    *(not_yet("backend", b, "auto, qemu, xen, process") for b in ("spt", "hvt", "libvirt")),
     (WWW + "listen = [80]", f"4: listen: {NO_LISTEN}"),
     (
         PROGRAM.format("/etc/passwd") + "listen = [80]",
@@ -284,6 +284,10 @@ SENSE = [
     (
         PROGRAM.format("/bin/true") + "ready = 'key:data/ready'",
         "5: ready: key is not what backend process can do; use frame, tcp:PORT or delay:SECONDS",
+    ),
+    (
+        WWW + "backend = 'xen'",
+        "4: backend: xen is for a host that controls Xen (dom0), and this is none; use auto",
     ),
     (
         WWW + "[host]\nxenstored = 'running'",

@@ -14,8 +14,13 @@ from rich.console import Console
 from jitsu import config as configuration
 from jitsu.backends import qemu, qemu_accel
 from jitsu.cli.options import Json
+from jitsu.config.hypervisor import is_dom0
 from jitsu.errors import HostError, JitsuError
 from jitsu.host.tap import DEVICE
+from jitsu.host.xen.libxc import VERSION, Xen
+from jitsu.host.xen.store import DOM0_SOCKET
+
+_NETBACK = Path("/sys/bus/xen-backend/drivers/vif")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,8 @@ def command(
 
 def host() -> list[Finding]:
     """Look at this host, and start nothing."""
+    if is_dom0():
+        return [_root(), _tap(), _nftables(), _xen(), _xenstore(), _netback(), _qemu(needed=False)]
     return [_root(), _tap(), _nftables(), _qemu(), _kvm(), _hello()]
 
 
@@ -83,11 +90,33 @@ def _nftables() -> Finding:
     return Finding("nftables", True, "libnftables.so.1")
 
 
-def _qemu() -> Finding:
+def _qemu(*, needed: bool = True) -> Finding:
     try:
-        return Finding("qemu", True, qemu.find().binary)
+        return Finding("qemu", True, qemu.find().binary, needed)
     except HostError as error:
-        return Finding("qemu", False, str(error))
+        return Finding("qemu", False, str(error), needed)
+
+
+def _xen() -> Finding:
+    try:
+        xen = Xen()
+    except HostError as error:
+        return Finding("xen", False, str(error))
+    free = xen.free() >> 20
+    xen.close()
+    return Finding("xen", True, f"{VERSION}, {free} MiB of memory are free")
+
+
+def _xenstore() -> Finding:
+    ok = DOM0_SOCKET.is_socket()
+    said = f"{DOM0_SOCKET}" if ok else f"no daemon at {DOM0_SOCKET}; start oxenstored or xenstored"
+    return Finding("xenstore", ok, said)
+
+
+def _netback() -> Finding:
+    ok = _NETBACK.exists()
+    said = "makes the interfaces of domains" if ok else "not there; load the xen-netback module"
+    return Finding("netback", ok, said)
 
 
 def _kvm() -> Finding:

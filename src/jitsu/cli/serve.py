@@ -18,20 +18,23 @@ import uvloop
 from structlog.typing import FilteringBoundLogger
 
 from jitsu import config as configuration
+from jitsu import store
 from jitsu.api import control
 from jitsu.api.verbs import Verbs
-from jitsu.backends import process, qemu, qemu_accel
+from jitsu.backends import process, qemu, qemu_accel, xen
 from jitsu.backends.base import Backend
 from jitsu.core.xenstore.server import Server
 from jitsu.daemon import Ambient, Daemon
 from jitsu.host import journal, leases
 from jitsu.host.bridge import bridge
 from jitsu.host.dns import DnsServer
-from jitsu.host.guests import Guests
+from jitsu.host.guests import Guests, LinkedGuests
 from jitsu.host.link import KernelNetwork, kernel_network
 from jitsu.host.lock import only_daemon, only_daemon_on
 from jitsu.host.log import logger
 from jitsu.host.process import Leftovers
+from jitsu.host.xen.libxc import Xen
+from jitsu.host.xen.store import DOM0_SOCKET
 from jitsu.host.xenstored import Xenstored, listen
 from jitsu.model import Config
 
@@ -80,6 +83,8 @@ def _backends(
         backends["qemu"] = qemu.QemuBackend(qemu.find(accel), config.network, leftovers)
     if "process" in wanted:
         backends["process"] = process.ProcessBackend()
+    if "xen" in wanted:
+        backends["xen"] = xen.XenBackend(Xen(), config, log)
     return backends
 
 
@@ -164,7 +169,10 @@ async def _serve(
         )
         socket = Path(config.host.run) / "xenstored.sock"
         await stack.enter_async_context(listen(xenstored, socket))
-        guests = Guests(xenstored, config.network)
+        guests: dict[str, Guests] = dict.fromkeys(backends, LinkedGuests(xenstored, config.network))
+        if isinstance(domains := backends.get("xen"), xen.XenBackend):
+            guests["xen"] = await domains.open(partial(store.connect, DOM0_SOCKET))
+            stack.push_async_callback(domains.close)
         daemon = Daemon(config, network, backends, guests, log, ambient)
         ending.then(partial(loop.call_soon_threadsafe, daemon.close))
         stack.callback(ending.then, lambda: None)

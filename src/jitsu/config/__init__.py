@@ -18,6 +18,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from jitsu.config.hypervisor import is_dom0
 from jitsu.config.lines import LineIndex, Location
 from jitsu.config.sense import Sense
 from jitsu.config.shape import FileShape, mistake_of
@@ -27,11 +28,14 @@ from jitsu.model import Config, Name
 __all__ = ["load"]
 
 
-def load(path: Path, leases: Mapping[Name, IPv4Address] | None = None) -> Config:
+def load(
+    path: Path, leases: Mapping[Name, IPv4Address] | None = None, dom0: bool | None = None
+) -> Config:
     """Read the configuration at `path`.
 
     `leases` are the addresses that earlier runs allotted to services that name none; they keep
-    them. Raises ConfigError with every mistake of the first pass that finds any.
+    them. `dom0` says whether it is for a host that controls Xen, if not for this very one.
+    Raises ConfigError with every mistake of the first pass that finds any.
     """
     text = _read(path)
     index = LineIndex(text)
@@ -43,7 +47,7 @@ def load(path: Path, leases: Mapping[Name, IPv4Address] | None = None) -> Config
         raise _config_error(path, index, map(mistake_of, error.errors())) from None
     except (ValueError, RecursionError) as error:  # tomllib lets a few through
         raise ConfigError([f"{path}: not TOML: {error}"]) from error
-    sense = Sense(shape, path.parent.resolve(), leases or {})
+    sense = Sense(shape, path.parent.resolve(), leases or {}, is_dom0() if dom0 is None else dom0)
     config = sense.config()
     if sense.mistakes:
         raise _config_error(path, index, sense.mistakes)

@@ -50,11 +50,14 @@ _SOCKET = "xenstored.sock"
 class Sense:
     """Turns a shape into a `Config` and collects every mistake on the way."""
 
-    def __init__(self, shape: FileShape, folder: Path, leases: Mapping[Name, IPv4Address]) -> None:
+    def __init__(
+        self, shape: FileShape, folder: Path, leases: Mapping[Name, IPv4Address], dom0: bool
+    ) -> None:
         self.mistakes: list[tuple[Location, str]] = []
         self._shape = shape
         self._folder = folder
         self._leases = leases
+        self._dom0 = dom0
         addresses = (endpoint.address for endpoint in shape.directory.listen or [])
         self._listen = list(addresses)
 
@@ -117,7 +120,7 @@ class Sense:
             most = _SOCKET_PATH_MAX - len(_SOCKET) - 1
             what = f"is longer than the {most} bytes that a socket's folder may have"
             self._blame(("host", "run"), f"run: {what}; choose a shorter one")
-        is_xen = any(service.backend == "xen" for service in self._shape.service)
+        is_xen = any(self._chosen(service) == "xen" for service in self._shape.service)
         if host.xenstored is WhichXenstored.RUNNING and not is_xen:
             what = "xenstored: running is for guests of Xen, and no service has backend xen"
             self._blame(("host", "xenstored"), f"{what}; use auto or own")
@@ -226,9 +229,18 @@ class Sense:
             return
         self._blame(("service", i, "address6"), f"address6: {what}; {hint}")
 
+    def _chosen(self, shape: ServiceShape) -> str:
+        """Return the backend that is named, or is what this host has."""
+        if shape.backend != "auto":
+            return shape.backend
+        return "xen" if self._dom0 else "qemu"
+
     def _backend(self, i: int, shape: ServiceShape) -> str:
         """Return the backend; blame what it cannot do."""
-        backend = "qemu" if shape.backend == "auto" else shape.backend
+        backend = self._chosen(shape)
+        if backend == "xen" and not self._dom0:
+            what = "backend: xen is for a host that controls Xen (dom0), and this is none"
+            self._blame(("service", i, "backend"), f"{what}; use auto")
         if backend not in abilities.ABILITIES:
             listed = ", ".join(("auto", *abilities.ABILITIES))
             what = f"backend: {backend} is not in this version; use one of {listed}"
@@ -280,7 +292,7 @@ class Sense:
         if shape.listen:
             what = "listen: a virtual machine listens by itself; take it out, or use backend"
             self._blame(("service", i, "listen"), f'{what} = "process"')
-        return self._image(i, shape.image)
+        return self._image(i, shape.image, self._chosen(shape))
 
     def _program(self, i: int, shape: ServiceShape) -> tuple[str, Terms | None]:
         """Return where a program is, beside the configuration, and its terms."""
@@ -301,16 +313,18 @@ class Sense:
             self._blame(("service", i, "ready"), f"{what}; give tcp:PORT or delay:SECONDS")
         return str(path), _PROCESS_TERMS if shape.listen else None
 
-    def _image(self, i: int, image: str) -> tuple[str, Terms | None]:
+    def _image(self, i: int, image: str, backend: str) -> tuple[str, Terms | None]:
         """Return where `image` is, beside the configuration or carried by Jitsu, and its terms."""
         terms = None
         path = self._folder / image
-        carried = Path(__file__).parent.parent / "images" / image
+        ours = Path(__file__).parent.parent / "images"
         try:
-            if not path.exists() and "/" not in image and carried.exists():
-                path = carried
+            if not path.exists() and "/" not in image:
+                carried = (ours / backend / image, ours / image)
+                path = next((found for found in carried if found.exists()), path)
             kind, terms = image_kind(path), image_terms(path)
-            if kind is ImageKind.PVH and self._shape.service[i].stop is StopMode.SHUTDOWN:
+            asked = self._shape.service[i].stop
+            if kind is ImageKind.PVH and asked is StopMode.SHUTDOWN and backend != "xen":
                 what = "stop: shutdown presses a power button, which a PVH image has not"
                 self._blame(("service", i, "stop"), f"{what}; use destroy")
         except (ImageError, OSError) as error:

@@ -13,31 +13,36 @@ import structlog
 from jitsu import store
 from jitsu.core.xenstore.server import Server
 from jitsu.errors import HostError
-from jitsu.host.xen.store import HostStore, Remove, Write
+from jitsu.host.xen.store import HostStore, Remove, Write, inside
 from jitsu.host.xenstored import Xenstored, listen
 
 Story = Callable[[HostStore, store.Client], Coroutine[Any, Any, None]]
+Tell = Callable[[Story], None]
 
 
 @asynccontextmanager
-async def serving(path: Path, server: Server) -> AsyncIterator[None]:
-    async with listen(Xenstored(server, None, structlog.get_logger()), path):
-        yield
+async def serving(path: Path, server: Server) -> AsyncIterator[Xenstored]:
+    xenstored = Xenstored(server, None, structlog.get_logger())
+    async with listen(xenstored, path):
+        yield xenstored
 
 
-def tell(folder: Path, story: Story) -> None:
-    path = folder / "socket"
+@pytest.fixture(params=["socket", "inside"])
+def tell(request: pytest.FixtureRequest, tmp_path: Path) -> Tell:
+    """Tell a story of the toolstack's store and another client."""
+    path = tmp_path / "socket"
 
-    async def main() -> None:
-        async with asyncio.timeout(20), serving(path, Server()), store.connect(path) as other:
-            host = HostStore(partial(store.connect, path))
+    async def main(story: Story) -> None:
+        async with serving(path, Server()) as xenstored, store.connect(path) as other:
+            far = partial(store.connect, path)
+            host = HostStore(far if request.param == "socket" else partial(inside, xenstored))
             await host.open()
             try:
                 await story(host, other)
             finally:
                 await host.close()
 
-    asyncio.run(main())
+    return lambda story: asyncio.run(asyncio.wait_for(main(story), 20))
 
 
 async def until_refused(host: HostStore) -> None:
@@ -45,7 +50,7 @@ async def until_refused(host: HostStore) -> None:
         await host.read(b"/a")
 
 
-def test_a_commit_writes_removes_and_permits(tmp_path: Path) -> None:
+def test_a_commit_writes_removes_and_permits(tell: Tell) -> None:
     async def story(host: HostStore, other: store.Client) -> None:
         await other.write(b"/old/node", b"1")
         await host.commit(
@@ -60,10 +65,10 @@ def test_a_commit_writes_removes_and_permits(tmp_path: Path) -> None:
         assert await other.perms(b"/home/name") == [b"n0", b"r7"], "as its parent has them"
         assert await host.read(b"/old/node") is None
 
-    tell(tmp_path, story)
+    tell(story)
 
 
-def test_commits_that_meet_are_all_made(tmp_path: Path) -> None:
+def test_commits_that_meet_are_all_made(tell: Tell) -> None:
     async def story(host: HostStore, other: store.Client) -> None:
         async def count(path: bytes) -> None:
             await host.commit([Write(b"/count/%b" % path), Remove(b"/count/last")])
@@ -71,10 +76,10 @@ def test_commits_that_meet_are_all_made(tmp_path: Path) -> None:
         await asyncio.gather(*(count(b"%d" % i) for i in range(16)))
         assert len(await other.directory(b"/count")) == 16
 
-    tell(tmp_path, story)
+    tell(story)
 
 
-def test_who_removes_leaves_no_empty_folder(tmp_path: Path) -> None:
+def test_who_removes_leaves_no_empty_folder(tell: Tell) -> None:
     async def story(host: HostStore, other: store.Client) -> None:
         before = await other.directory(b"/")
         await host.write([Write(b"/backend/vif/7/0/state", b"1"), Write(b"/backend/vif/8/0", b"")])
@@ -83,10 +88,10 @@ def test_who_removes_leaves_no_empty_folder(tmp_path: Path) -> None:
         await host.remove([b"/backend/vif/8"])
         assert await other.directory(b"/") == before
 
-    tell(tmp_path, story)
+    tell(story)
 
 
-def test_a_watch_tells_at_once_and_until_it_is_stopped(tmp_path: Path) -> None:
+def test_a_watch_tells_at_once_and_until_it_is_stopped(tell: Tell) -> None:
     async def story(host: HostStore, other: store.Client) -> None:
         told: asyncio.Queue[None] = asyncio.Queue()
         stop = host.watch(b"/a", partial(told.put_nowait, None))
@@ -99,7 +104,7 @@ def test_a_watch_tells_at_once_and_until_it_is_stopped(tmp_path: Path) -> None:
         await host.read(b"/a")
         assert told.empty()
 
-    tell(tmp_path, story)
+    tell(story)
 
 
 def test_a_store_that_comes_back_is_used_again_and_watched_again(tmp_path: Path) -> None:

@@ -6,15 +6,20 @@ meanwhile is refused, and what was watched is watched again when it is back.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from pathlib import Path
 from typing import NamedTuple
 
+from jitsu.core.xenstore.connection import Connection
 from jitsu.core.xenstore.errors import StoreError
 from jitsu.errors import ControlError, HostError
+from jitsu.host.xenstored import Xenstored
 from jitsu.store import Client, Request, Requests
 from jitsu.wire.xenstore import Op, join
 
+DOM0_SOCKET = Path("/run/xenstored/socket")
+"""Where dom0's store is found, whichever daemon it is."""
 _AGAIN_FIRST, _AGAIN_MAX = 0.01, 1.0
 """Seconds between two looks for a store that has gone."""
 Connect = Callable[[], AbstractAsyncContextManager[Client]]
@@ -200,6 +205,36 @@ class HostStore:
             self._reason = await asyncio.shield(client.lost)
         finally:
             self._client = None
+
+
+class _Inside:
+    """A client of the store that is in the same process: what it asks is done when it has asked."""
+
+    def __init__(self, xenstored: Xenstored) -> None:
+        self._xenstored = xenstored
+        self.client = Client(self._ask)
+        self.connection = xenstored.attach(self)
+
+    def _ask(self, data: bytes) -> None:
+        self._xenstored.receive(self.connection, data)
+
+    def send(self, connection: Connection) -> None:
+        """Give it its replies."""
+        self.client.take(connection.take())
+
+    def drop(self) -> None:
+        """The store has forgotten it."""
+        self.client.lose("the store has dropped this very process")
+
+
+@asynccontextmanager
+async def inside(xenstored: Xenstored) -> AsyncIterator[Client]:
+    """Be a client of a store of this process."""
+    own = _Inside(xenstored)
+    try:
+        yield own.client
+    finally:
+        xenstored.detach(own.connection)
 
 
 def _check(asked: Sequence[Request], replies: Sequence[bytes | StoreError]) -> None:

@@ -1,0 +1,445 @@
+"""Xen: a domain a guest, made by our own toolstack.
+
+What a summons pays is the hypervisor's own calls. They run on a thread; meanwhile the loop has the
+store told of the domain and its interface, so that netback makes that while the domain is built:
+
+    thread   create | build ...................... |
+    store           | home, vif | conduit |        | introduce | unpause
+    netback                     | makes vifD.0 |
+    netlink                                    | on the bridge | hotplug-status
+
+The guest may run before its interface is on the bridge: netback connects it only when the
+interface's `hotplug-status` says so, and no frame is lost.
+
+A prepared domain is built, plugged and known to the store; it lacks what depends on the boot.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from structlog.typing import FilteringBoundLogger
+
+from jitsu.backends.base import Exit, Watch
+from jitsu.core.handoff import conduit
+from jitsu.core.xenstore.path import home_of
+from jitsu.errors import BootError, HostError
+from jitsu.host.guests import address, address6
+from jitsu.host.links import Links
+from jitsu.host.network import GuestLink, Network
+from jitsu.host.process import Console
+from jitsu.host.xen import devices, domain
+from jitsu.host.xen.domain import Built, Domain, Kind, Plan, Rings
+from jitsu.host.xen.guests import XenGuests, addresses
+from jitsu.host.xen.images import Image, Images
+from jitsu.host.xen.libxc import Info, Xen
+from jitsu.host.xen.store import Connect, HostStore, Write
+from jitsu.model import Config, Epoch, Handoff, Name, NetworkConfig, Service, StopMode
+
+T = TypeVar("T")
+_PLUG_PATIENCE = 5.0
+"""Seconds for netback to make an interface, or remove it: milliseconds on a host at rest."""
+_END_FIRST, _END_MAX = 0.001, 5.0
+"""Seconds between two looks whether a destroyed domain has gone, and for all of them: it stays as
+long as somebody maps one of its pages."""
+_GRANT_FRAMES = {Kind.PVH: 4, Kind.PV: 32}
+"""512 grants each: an interface's rings take 512, and Linux shares with disks as well."""
+_THREADS = 4
+_POWEROFF, _REBOOT, _CRASH, _WATCHDOG = 0, 1, 3, 4  # xen/sched.h, SHUTDOWN_*
+_ENDS = {
+    _POWEROFF: Exit("the guest has ended", clean=True),
+    _REBOOT: Exit("the guest has ended, and wants to start again", clean=True),
+    _CRASH: Exit("the domain has crashed, see its log", clean=False),
+    _WATCHDOG: Exit("the domain's watchdog has ended it", clean=False),
+}
+
+
+def tag(run: str) -> bytes:
+    """Return how the handles of a daemon's domains begin: an heir knows them by that."""
+    return hashlib.sha256(b"jitsu domains of " + run.encode()).digest()[:10]
+
+
+def cmdline(service: Service, epoch: Epoch | None, network: NetworkConfig, kind: Kind) -> str:
+    """Return the guest's command line; one that is prepared learns the rest from the store."""
+    words = []
+    if epoch is not None:
+        words.append(f"ip={address(service, network)}")
+        ip6 = address6(service, network)
+        words += [f"ip6={ip6}"] if ip6 else []
+    if kind is Kind.PVH:
+        words.append("store")
+    if epoch is not None and service.handoff is Handoff.IMPORT:
+        words.append(f"handoff={service.name}/{epoch}")
+    return " ".join([*words, service.cmdline]).rstrip()
+
+
+@dataclass(slots=True)
+class XenInstance:
+    """A guest in a domain."""
+
+    service: Service
+    plan: Plan
+    domain: Domain
+    backend: "XenBackend"
+    gone: asyncio.Future[Exit]
+    ended: asyncio.Future[Exit]
+    """Done when it runs no more, or is to run no more."""
+    rings: Rings | None = None
+    made: GuestLink | None = None
+    index: int = 0
+    """Of its interface."""
+    epoch: Epoch | None = None
+    """Of its boot, once it has one."""
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    @property
+    def link(self) -> GuestLink:
+        """Its network interface."""
+        assert self.made is not None, "it was plugged before anybody could ask"
+        return self.made
+
+    def stop(self, how: StopMode) -> None:
+        """Ask it to shut down, or destroy it."""
+        if how is not StopMode.SHUTDOWN:
+            self.end(Exit("the domain was destroyed", clean=False))
+        elif not self.ended.done():
+            self.own(self.backend.ask_to_shut_down(self))
+
+    def end(self, exit_: Exit) -> None:
+        """Have it buried."""
+        if not self.ended.done():
+            self.ended.set_result(exit_)
+
+    def own(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something beside."""
+        task = asyncio.get_running_loop().create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def pause(self) -> None:
+        """Let it run no more. Raises HostError."""
+        await self.backend.call(domain.pause, self.domain.domid)
+
+    async def resume(self) -> None:
+        """Let it run on. Raises HostError."""
+        await self.backend.call(domain.unpause, self.domain.domid)
+
+
+@dataclass(slots=True)
+class XenPrepared:
+    """A domain that has not begun to run."""
+
+    instance: XenInstance
+    network: Network
+    gone: asyncio.Future[Exit]
+
+    async def boot(self, epoch: Epoch, watch: Watch) -> XenInstance:
+        """Tell it of this boot, and let it run."""
+        return await self.instance.backend.start(self.instance, epoch, watch)
+
+    def discard(self) -> None:
+        """Destroy it."""
+        self.instance.end(Exit("the prepared domain was discarded", clean=False))
+
+
+class XenBackend:
+    """Makes, starts and ends domains."""
+
+    def __init__(
+        self,
+        xen: Xen,
+        config: Config,
+        log: FilteringBoundLogger,
+    ) -> None:
+        self._xen = xen
+        self._network = config.network
+        self._tag = tag(config.host.run)
+        self._log = log
+        self._images = Images()
+        self._consoles: dict[str, Console] = {}
+        self._living: dict[int, XenInstance] = {}
+        self._calls = ThreadPoolExecutor(_THREADS, thread_name_prefix="xen")
+        self._links: Links
+        self._store: HostStore
+        self._guests: XenGuests
+        self._unwatch: Callable[[], None] = lambda: None
+
+    async def open(self, connect: Connect) -> XenGuests:
+        """Be ready to boot, with the store to which `connect` leads; return who is there.
+
+        What an earlier daemon has left is ended. Raises HostError.
+        """
+        self._store = HostStore(connect)
+        self._guests = XenGuests(self._store)
+        await self._store.open()
+        self._links = Links()
+        await self._end_leftovers()
+        self._unwatch = self._store.watch(b"@releaseDomain", self._look)
+        return self._guests
+
+    async def close(self) -> None:
+        """Watch no more; whatever still runs is ended."""
+        self._unwatch()
+        await self._end_leftovers()
+        self._links.close()
+        self._calls.shutdown()
+        await self._store.close()
+
+    def console(self, service: Service) -> str:
+        """Return what guests of this service have written."""
+        console = self._consoles.get(service.name)
+        return console.text() if console else ""
+
+    async def call(self, work: Callable[..., T], *arguments: object) -> T:
+        """Have the hypervisor do something, on a thread."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._calls, work, self._xen, *arguments)
+
+    async def boot(
+        self, service: Service, epoch: Epoch, network: Network, watch: Watch
+    ) -> XenInstance:
+        """Make a domain and let it run; its interface is plugged meanwhile."""
+        image, instance = await self._create(service, epoch)
+        instance.epoch = epoch
+        watch.stage("created")
+        told = asyncio.ensure_future(self._publish(instance))
+
+        async def run() -> None:
+            built, _ = await _all(self._build(instance, image, watch), self._begin(instance, told))
+            await self._introduce(instance, built)
+            domain.unpause(self._xen, instance.domain.domid)
+            watch.stage("unpaused")
+
+        async def plug() -> None:
+            await told
+            await self._adopt(instance, network)
+            await self._connect(instance, watch)
+
+        await self._settle(instance, run(), plug())
+        return instance
+
+    async def prepare(self, service: Service, network: Network) -> XenPrepared:
+        """Make a domain that lacks its boot's number, and a place on the bridge."""
+        image, instance = await self._create(service, None)
+
+        async def plug() -> None:
+            await self._publish(instance)
+            await self._adopt(instance, network)
+
+        async def make() -> None:
+            built, _ = await _all(self._build(instance, image, None), plug())
+            await self._introduce(instance, built)
+
+        await self._settle(instance, make())
+        return XenPrepared(instance, network, instance.gone)
+
+    async def start(self, instance: XenInstance, epoch: Epoch, watch: Watch) -> XenInstance:
+        """Let a prepared domain run. Raises BootError."""
+        if instance.ended.done():
+            raise BootError(f"the prepared domain has gone: {instance.ended.result().reason}")
+        instance.epoch = epoch
+        instance.gone = asyncio.get_running_loop().create_future()
+
+        async def run() -> None:
+            await self._guests.begin(instance.service, epoch, instance.domain.domid)
+            domain.unpause(self._xen, instance.domain.domid)
+            watch.stage("finished")
+
+        await self._settle(instance, run(), self._connect(instance, watch))
+        return instance
+
+    async def ask_to_shut_down(self, instance: XenInstance) -> None:
+        """Ask by the store (xen-command-line's xenstore-paths: control/shutdown)."""
+        path = home_of(instance.domain.domid) + b"/control/shutdown"
+        with suppress(HostError):  # the summoner's grace ends with the harder way
+            await self._store.write([Write(path, b"poweroff")])
+
+    # The steps of a boot.
+
+    async def _create(self, service: Service, epoch: Epoch | None) -> tuple[Image, XenInstance]:
+        """Make an empty domain. Raises BootError."""
+        handle = self._tag + service.mac
+        network = self._network
+
+        def work(xen: Xen) -> tuple[Image, Plan, Domain]:
+            image = self._images.load(service.image)
+            words = cmdline(service, epoch, network, image.kind).encode()
+            frames = _GRANT_FRAMES[image.kind]
+            plan = Plan(handle, image.kind, service.memory, words, frames)
+            if (free := xen.free()) < service.memory:
+                what = f"not enough memory: Xen has {free >> 20} MiB free"
+                raise HostError(f"{what}, and it wants {plan.mib} MiB")
+            return image, plan, domain.create(xen, plan)
+
+        try:
+            image, plan, made = await self.call(lambda xen: work(xen))
+        except HostError as error:
+            raise BootError(str(error)) from error
+        loop = asyncio.get_running_loop()
+        instance = XenInstance(
+            service, plan, made, self, loop.create_future(), loop.create_future()
+        )
+        self._living[made.domid] = instance
+        instance.own(self._bury(instance))
+        return image, instance
+
+    async def _build(self, instance: XenInstance, image: Image, watch: Watch | None) -> Built:
+        initrd = instance.service.initrd
+
+        def work(xen: Xen) -> Built:
+            try:
+                extra = Path(initrd).read_bytes() if initrd else b""
+            except OSError as error:
+                raise HostError(f"{initrd} cannot be read: {error.strerror}") from error
+            try:
+                return domain.build(xen, instance.domain, instance.plan, image.data, extra)
+            except HostError as error:
+                raise HostError(f"{instance.service.image} cannot be built: {error}") from error
+
+        built = await self.call(lambda xen: work(xen))
+        image.data = built.kernel
+        instance.rings = built.rings
+        if watch is not None:
+            watch.stage("built")
+        return built
+
+    async def _publish(self, instance: XenInstance) -> None:
+        """Tell the store of the domain and its interface, in one transaction."""
+        domid, service = instance.domain.domid, instance.service
+        await self._store.commit(
+            [
+                *devices.home(domid, service.name),
+                *devices.vif(domid, 0, service.mac),
+                *addresses(service, self._network, domid),
+            ]
+        )
+
+    async def _begin(self, instance: XenInstance, told: Awaitable[None]) -> None:
+        await told
+        assert instance.epoch is not None
+        await self._guests.begin(instance.service, instance.epoch, instance.domain.domid)
+
+    async def _adopt(self, instance: XenInstance, network: Network) -> None:
+        """Take the interface that netback makes."""
+        name = f"vif{instance.domain.domid}.0"
+        try:
+            async with asyncio.timeout(_PLUG_PATIENCE):
+                instance.index = await self._links.appeared(name)
+        except TimeoutError as error:
+            end = devices.backend(b"vif", instance.domain.domid, 0)
+            told = await self._store.read(
+                end.replace(b"/0/backend", b"/0/error/backend") + b"/error"
+            )
+            said = f": {told.decode(errors='replace')}" if told else "; is xen-netback loaded?"
+            what = f"netback has made no {name} within {_PLUG_PATIENCE:.0f} s"
+            raise HostError(f"{what}{said}") from error
+        instance.made = await network.open(instance.service, name)
+
+    async def _connect(self, instance: XenInstance, watch: Watch) -> None:
+        """Put the interface on the bridge, and let netback connect the guest to it."""
+        await instance.link.join(watch.on_frame)
+        end = devices.backend(b"vif", instance.domain.domid, 0)
+        await self._store.write([Write(end + b"/hotplug-status", b"connected")])
+        watch.stage("connected")
+
+    async def _introduce(self, instance: XenInstance, built: Built) -> None:
+        made = instance.domain
+        await self._store.introduce(made.domid, built.rings.store, made.store_port)
+
+    async def _settle(self, instance: XenInstance, *works: Coroutine[Any, Any, None]) -> None:
+        """Do all of `works`; where one fails there is no domain. Raises BootError."""
+        try:
+            await _all(*works)
+        except BaseException as error:
+            instance.end(Exit(str(error), clean=False, began=False))
+            await asyncio.shield(instance.gone)
+            if isinstance(error, (HostError, OSError)):
+                raise BootError(str(error)) from error
+            raise
+
+    # The end of a domain.
+
+    def _look(self) -> None:
+        """Some domain has come to its end: see which."""
+        there = {info.domid: info for info in self._xen.domains()}
+        for domid, instance in self._living.items():
+            info = there.get(domid)
+            if info is None or info.dying:
+                instance.end(Exit("somebody has destroyed the domain", clean=False))
+            elif info.shutdown:
+                instance.end(_end_of(info))
+
+    async def _bury(self, instance: XenInstance) -> None:
+        exit_ = await instance.ended
+        domid = instance.domain.domid
+        try:
+            with suppress(HostError):  # somebody has done it
+                await self.call(domain.destroy, domid)
+            if instance.made is not None:
+                await instance.made.close()
+            name = instance.service.name if instance.epoch is not None else None
+            await self._forget(domid, name)
+            if instance.index:
+                async with asyncio.timeout(_PLUG_PATIENCE):
+                    await self._links.vanished(instance.index)
+            await self._forget(domid, name)  # netback, or who spoke of it, may have had a last word
+            await self._vanished(domid)
+        except (HostError, TimeoutError) as error:
+            what = str(error) or "its interface does not go"
+            self._log.warning("left behind", domain=domid, reason=what)
+        finally:
+            # Whoever waits for it must not wait for ever, whatever could not be tidied up.
+            del self._living[domid]
+            instance.gone.set_result(exit_)
+
+    async def _forget(self, domid: int, name: Name | None) -> None:
+        """Remove what the store has of a domain that is no more."""
+        paths = [home_of(domid)]
+        for kind in (b"vif", b"vbd"):
+            end = devices.backend(kind, domid)
+            paths += [end, end.replace(b"/0/backend", b"/0/error/backend")]
+        paths += [conduit(name)] if name else []
+        await self._store.remove(paths)
+        await self._store.release(domid)
+
+    async def _vanished(self, domid: int) -> None:
+        """Wait until nobody maps a page of a domain that was destroyed."""
+        wait = _END_FIRST
+        while self._xen.domain(domid) is not None:
+            if wait > _END_MAX:
+                raise HostError("somebody still maps its pages")
+            await asyncio.sleep(wait)
+            wait *= 2
+
+    async def _end_leftovers(self) -> None:
+        """End the domains that a daemon of this place has left."""
+        for info in [*self._xen.domains()]:
+            if info.handle.startswith(self._tag) and info.domid not in self._living:
+                self._log.warning("ended a domain of an earlier daemon", domain=info.domid)
+                name = await self._store.read(home_of(info.domid) + b"/name")
+                with suppress(HostError):
+                    await self.call(domain.destroy, info.domid)
+                await self._forget(info.domid, Name(name.decode()) if name else None)
+                await self._vanished(info.domid)
+
+
+def _end_of(info: Info) -> Exit:
+    unknown = Exit(f"the domain has shut down for reason {info.reason}", clean=False)
+    return _ENDS.get(info.reason, unknown)
+
+
+async def _all(*works: Awaitable[Any]) -> list[Any]:
+    """Wait for all of `works`; raise what the first of them has raised when all have ended.
+
+    A thread cannot be called back: until it has ended its domain must stay.
+    """
+    results = await asyncio.gather(*works, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return results
