@@ -310,9 +310,9 @@ class Daemon:
             case events.Track(name):
                 self.start(self._lives.track(effect))
             case events.Commit():
-                self.start(self._lives.commit(effect))
+                self._lives.commit(effect)
             case events.Clear(name):
-                self.start(self._lives.clear(name))
+                self._lives.clear(name)
             case events.Shift(name, ends, delta):
                 self._lives.shift(name, ends, delta)
             case events.Unshift(name, ends):

@@ -121,12 +121,20 @@ class Lives:
             await self._network.track(run.service, effect.opened, effect.ended)
         self._cores.tell_synjitsu(events.Tracked(effect.name))
 
-    async def commit(self, effect: events.Commit) -> None:
-        """Give a guest its connections by the store; one that cannot have them is ended."""
+    def commit(self, effect: events.Commit) -> None:
+        """Give a guest its connections by the store."""
+        guests = self._guests[self._runs[effect.name].service.backend]
+        doing = guests.commit(effect.name, effect.epoch, effect.flows)
+        if doing is None:
+            self._cores.tell_synjitsu(events.Committed(effect.name, effect.epoch))
+        else:
+            self._cores.start(self._committed(effect, doing))
+
+    async def _committed(self, effect: events.Commit, doing: Coroutine[Any, Any, None]) -> None:
+        """Wait until the store has it; a guest that cannot be told is ended."""
         run = self._runs[effect.name]
         try:
-            guests = self._guests[run.service.backend]
-            await guests.commit(effect.name, effect.epoch, effect.flows)
+            await doing
         except HostError as error:
             self._log.warning("not handed over", service=effect.name, reason=str(error))
             if (instance := running(run)) is not None and run.summoner.epoch == effect.epoch:
@@ -134,10 +142,11 @@ class Lives:
             return
         self._cores.tell_synjitsu(events.Committed(effect.name, effect.epoch))
 
-    async def clear(self, name: Name) -> None:
+    def clear(self, name: Name) -> None:
         """Forget the connections that a guest has imported."""
-        with suppress(HostError):  # the store has gone, and they with it
-            await self._guests[self._runs[name].service.backend].clear(name)
+        doing = self._guests[self._runs[name].service.backend].clear(name)
+        if doing is not None:
+            self._cores.start(_quietly(doing))
 
     def shift(self, name: Name, ends: Ends, delta: int | None) -> None:
         """Have the guest's link translate between the ends of a connection."""
@@ -209,3 +218,9 @@ async def started(run: Run) -> Instance | None:
 def running(run: Run) -> Instance | None:
     """Return the guest, if it runs."""
     return run.started.result() if run.started is not None and run.started.done() else None
+
+
+async def _quietly(doing: Coroutine[Any, Any, None]) -> None:
+    """Do what need not be done where the store has gone."""
+    with suppress(HostError):
+        await doing

@@ -13,10 +13,10 @@ than somebody else.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from jitsu.core import handoff
 from jitsu.core.flows import Flow
@@ -62,11 +62,16 @@ class Guests(Protocol):
     def enter(self, service: Service, epoch: Epoch, link: GuestLink, listener: Listener) -> Present:
         """Let a guest into the store, whose link it is; tell `listener` what it says there."""
 
-    async def commit(self, name: Name, epoch: Epoch, flows: Sequence[Flow]) -> None:
-        """Give a guest its connections, in one transaction. Raises HostError."""
+    def commit(
+        self, name: Name, epoch: Epoch, flows: Sequence[Flow]
+    ) -> Coroutine[Any, Any, None] | None:
+        """Give a guest its connections, in one transaction; None when that is done already.
 
-    async def clear(self, name: Name) -> None:
-        """Forget the connections that a guest has imported. Raises HostError."""
+        What is returned is awaited, and may raise HostError.
+        """
+
+    def clear(self, name: Name) -> Coroutine[Any, Any, None] | None:
+        """Forget the connections that a guest has imported, likewise."""
 
 
 class LinkedGuests:
@@ -114,8 +119,8 @@ class LinkedGuests:
             appeared(b"")
         return ignore
 
-    async def commit(self, name: Name, epoch: Epoch, flows: Sequence[Flow]) -> None:
-        """Give a guest its connections, in one transaction."""
+    def commit(self, name: Name, epoch: Epoch, flows: Sequence[Flow]) -> None:
+        """Give a guest its connections, at once: it reads them with its next request."""
 
         def write(space: Space) -> None:
             for path, value in handoff.commit(name, epoch, flows):
@@ -123,7 +128,7 @@ class LinkedGuests:
 
         self._xenstored.edit(write)
 
-    async def clear(self, name: Name) -> None:
+    def clear(self, name: Name) -> None:
         """Forget the connections that a guest has imported."""
         self._xenstored.edit(partial(_remove, handoff.cleared(name)))
 
