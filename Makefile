@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 IMAGE := src/jitsu/images/hello.elf
 SEED ?= 1
 
-.PHONY: demo test check fmt sim setup image lock clean
+.PHONY: demo test xen-test xen-shell check fmt sim setup image lock clean
 
 demo: setup            ## the main job, for real: a DNS query boots a VM that answers the request
 	$(BIN)/jitsu demo
@@ -12,12 +12,18 @@ demo: setup            ## the main job, for real: a DNS query boots a VM that an
 test: setup            ## everything, real virtual machines included
 	$(BIN)/pytest -q -ra
 
+xen-test: setup        ## the Xen part: real Xen with a Linux dom0, in QEMU
+	$(BIN)/pytest -q -ra tests/xen
+
+xen-shell: setup       ## a shell in that dom0
+	@$(BIN)/python -m xenlab shell
+
 check: $(VENV)/.stamp image    ## the fast loop: run it before each commit
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q -n $$(nproc) -m "not host and not qemu and not slow" --cov --cov-report=term:skip-covered
+	$(BIN)/pytest -q -n $$(nproc) -m "not host and not qemu and not slow and not xen" --cov --cov-report=term:skip-covered
 
 fmt: $(VENV)/.stamp
 	$(BIN)/ruff format .

@@ -1,6 +1,8 @@
 import pytest
 from hypothesis import settings
 
+pytest_plugins = ["xenlab.plugin"]
+
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("jitsu", deadline=None)
 settings.load_profile("jitsu")
