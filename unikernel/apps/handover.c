@@ -25,30 +25,26 @@ __attribute__((section(".note.jitsu"), used, aligned(4))) static const struct {
 	.connections = CONNECTIONS,
 };
 
-struct path {
-	struct text text;
-	char bytes[HANDOVER_PATH];
+/*
+ * Of the node <conduit><where>; `rest` goes behind it, and with it the NUL that ends its path. In
+ * pieces, and mostly from a table: less code than to put paths together, which is what a boot
+ * under a translator pays for.
+ */
+struct request {
+	enum store_type type;
+	struct slice where;
+	bool of_epoch; /* <where><epoch> */
+	struct slice rest;
+	store_callback *callback;
 };
 
-static const char *path_end(struct path *path)
+static void ask(struct handover *handover, const struct request *request, void *context)
 {
-	path->bytes[path->text.length] = '\0';
-	return path->bytes;
-}
+	struct slice pieces[] = { SLICE("/conduit/"), handover->service, request->where,
+				  handover->epoch, request->rest };
 
-static void path_begin(struct path *path, const struct handover *handover, const char *folder)
-{
-	path->text = (struct text){ .start = path->bytes, .capacity = HANDOVER_PATH - 1 };
-	text_string(&path->text, "/conduit/");
-	text_bytes(&path->text, handover->service.start, handover->service.length);
-	text_string(&path->text, folder);
-}
-
-static void path_handoff(struct path *path, const struct handover *handover, const char *rest)
-{
-	path_begin(path, handover, "/handoff/");
-	text_bytes(&path->text, handover->epoch.start, handover->epoch.length);
-	text_string(&path->text, rest);
+	pieces[3].length *= request->of_epoch;
+	store_request(handover->store, request->type, pieces, 5, request->callback, context);
 }
 
 /* -- One connection -- */
@@ -151,28 +147,22 @@ static void on_line(void *context, enum store_result result, struct slice payloa
 static void on_chunk(void *context, enum store_result result, struct slice payload);
 static void pull_next(struct handover_pull *pull);
 
-static void path_flow(struct path *path, const struct handover_pull *pull)
+/* The line of a connection, or its next chunk. */
+static void ask_flow(struct handover_pull *pull, store_callback *callback)
 {
-	path_begin(path, pull->handover, pull->family == 0 ? "/tcpv4/" : "/tcpv6/");
-	text_decimal(&path->text, pull->index);
-}
+	char space[48];
+	struct text path = TEXT_IN(space);
+	struct request request = { .type = STORE_READ, .callback = callback };
 
-static void ask_line(struct handover_pull *pull)
-{
-	struct path path;
-
-	path_flow(&path, pull);
-	store_read(pull->handover->store, path_end(&path), on_line, pull);
-}
-
-static void ask_chunk(struct handover_pull *pull)
-{
-	struct path path;
-
-	path_flow(&path, pull);
-	text_string(&path.text, "/rx/");
-	text_decimal(&path.text, pull->chunk);
-	store_read(pull->handover->store, path_end(&path), on_chunk, pull);
+	text_string(&path, pull->family == 0 ? "/tcpv4/" : "/tcpv6/");
+	text_decimal(&path, pull->index);
+	if (callback == on_chunk) {
+		text_string(&path, "/rx/");
+		text_decimal(&path, pull->chunk);
+	}
+	text_bytes(&path, "", 1);
+	request.where = (struct slice){ path.start, path.length };
+	ask(pull->handover, &request, pull);
 }
 
 /* Asks for the first chunk together with the line, whether there is one or not. */
@@ -182,8 +172,8 @@ static void pull_begin(struct handover_pull *pull, unsigned family)
 
 	*pull = (struct handover_pull){ .handover = handover, .busy = true, .family = family };
 	pull->index = handover->next[family]++;
-	ask_line(pull);
-	ask_chunk(pull);
+	ask_flow(pull, on_line);
+	ask_flow(pull, on_chunk);
 }
 
 static void pull_end(struct handover_pull *pull)
@@ -232,7 +222,7 @@ static void on_chunk(void *context, enum store_result result, struct slice paylo
 		tcp_import_data(pull->connection, &pull->peer, payload,
 				pull->finished && pull->rx == 0);
 	if (pull->rx > 0)
-		ask_chunk(pull);
+		ask_flow(pull, on_chunk);
 	else
 		pull_end(pull);
 }
@@ -244,14 +234,22 @@ static void ignore(void *context, enum store_result result, struct slice payload
 	(void)context, (void)result, (void)payload;
 }
 
-static void say(struct handover *handover, const char *word, store_callback *callback)
-{
-	struct path path;
+static void on_state(void *context, enum store_result result, struct slice payload);
+static void on_count4(void *context, enum store_result result, struct slice payload);
+static void on_count6(void *context, enum store_result result, struct slice payload);
 
-	path_handoff(&path, handover, "/guest");
-	store_write(handover->store, path_end(&path), (struct slice){ word, strlen(word) },
-		    callback, handover);
-}
+#define HANDOFF .where = SLICE("/handoff/"), .of_epoch = true
+
+/* In the order in which they go out. */
+enum { PREPARED, STATE, IMPORTED = 4, WATCH };
+static const struct request requests[] = {
+	{ STORE_WRITE, HANDOFF, SLICE("/guest\0prepared"), ignore },
+	{ STORE_READ, HANDOFF, SLICE("\0"), on_state },
+	{ STORE_READ, SLICE("/tcpv4"), false, SLICE("\0"), on_count4 },
+	{ STORE_READ, SLICE("/tcpv6"), false, SLICE("\0"), on_count6 },
+	{ STORE_WRITE, HANDOFF, SLICE("/guest\0imported"), ignore },
+	{ STORE_WATCH, HANDOFF, SLICE("\0handoff\0"), ignore },
+};
 
 /* Goes on with the next connection; if there is none, we may be through. */
 static void pull_next(struct handover_pull *pull)
@@ -267,7 +265,7 @@ static void pull_next(struct handover_pull *pull)
 	if (handover->imported < total || handover->over)
 		return;
 	handover->over = true;
-	say(handover, "imported", ignore);
+	ask(handover, &requests[IMPORTED], handover);
 	handover->done(handover->context);
 }
 
@@ -287,7 +285,17 @@ static void on_count4(void *context, enum store_result result, struct slice payl
 		slice_decimal(payload, &handover->count[0]);
 }
 
-static void ask_state(struct handover *handover);
+static void ask_from(struct handover *handover, int first);
+
+/* It is not committed. A watch fires when it is set, too, so nothing is missed. */
+static void wait(struct handover *handover)
+{
+	if (!handover->watched)
+		ask(handover, &requests[WATCH], handover);
+	else if (handover->again)
+		ask_from(handover, STATE);
+	handover->watched = true;
+}
 
 static void on_count6(void *context, enum store_result result, struct slice payload)
 {
@@ -297,8 +305,7 @@ static void on_count6(void *context, enum store_result result, struct slice payl
 	if (result == STORE_LOST)
 		return;
 	if (!handover->committed) {
-		if (handover->again)
-			ask_state(handover);
+		wait(handover);
 		return;
 	}
 	if (handover->counted)
@@ -311,35 +318,23 @@ static void on_count6(void *context, enum store_result result, struct slice payl
 			pull_next(&handover->pull[i]);
 }
 
-/* All at once, as if it were committed and had one connection: mostly so it is. */
-static void ask_state(struct handover *handover)
+/*
+ * All in one breath, as if it were committed and had one connection, so that it is one round
+ * trip: a host that commits at once has done so before it comes to what follows our word.
+ */
+static void ask_from(struct handover *handover, int first)
 {
-	struct path path;
-
 	handover->asking = true;
 	handover->again = false;
-	path_handoff(&path, handover, "");
-	store_read(handover->store, path_end(&path), on_state, handover);
-	path_begin(&path, handover, "/tcpv4");
-	store_read(handover->store, path_end(&path), on_count4, handover);
-	path_begin(&path, handover, "/tcpv6");
-	store_read(handover->store, path_end(&path), on_count6, handover);
+	for (int i = first; i < IMPORTED; i++)
+		ask(handover, &requests[i], handover);
 	if (!handover->pull[0].busy)
 		pull_begin(&handover->pull[0], 0);
 }
 
-/*
- * All in one breath, so that it is one round trip: a host that commits at once has
- * done so before it comes to what follows.
- */
 void handover_prepared(struct handover *handover)
 {
-	struct path path;
-
-	path_handoff(&path, handover, "");
-	store_watch(handover->store, path_end(&path), "handoff", ignore, handover);
-	say(handover, "prepared", ignore);
-	ask_state(handover);
+	ask_from(handover, PREPARED);
 }
 
 void handover_event(struct handover *handover, struct slice path)
@@ -349,21 +344,22 @@ void handover_event(struct handover *handover, struct slice path)
 	if (path.start != NULL) {
 		handover->again = true;
 		if (!handover->committed && !handover->asking)
-			ask_state(handover);
+			ask_from(handover, STATE);
 		return;
 	}
+	handover->watched = false;
 	for (int i = 0; i < HANDOVER_PULLS; i++) {
 		struct handover_pull *pull = &handover->pull[i];
 
 		if (pull->busy && !pull->known)
-			ask_line(pull);
+			ask_flow(pull, on_line);
 		if (pull->busy)
-			ask_chunk(pull);
+			ask_flow(pull, on_chunk);
 	}
 	if (!handover->committed)
 		handover_prepared(handover);
 	else if (!handover->counted)
-		ask_state(handover);
+		ask_from(handover, STATE);
 }
 
 bool handover_init(struct handover *handover, struct slice where, struct net *net,

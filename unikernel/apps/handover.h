@@ -24,8 +24,6 @@
 
 /* Connections that are read at a time: two requests each, and one to spare. */
 #define HANDOVER_PULLS ((STORE_REQUESTS - 1) / 2)
-/* /conduit/<a label of DNS>/tcpv4/<i>/rx/<j> */
-#define HANDOVER_PATH 128
 /* tcpv4 and tcpv6 */
 #define HANDOVER_FAMILIES 2
 
@@ -51,7 +49,7 @@ struct handover {
 	void *context;
 	struct slice service, epoch;
 	bool asking, again; /* for the state; once more, since a watch has fired meanwhile */
-	bool committed, counted, over;
+	bool watched, committed, counted, over;
 	uint64_t count[HANDOVER_FAMILIES]; /* connections */
 	uint32_t next[HANDOVER_FAMILIES];  /* the first that nobody pulls yet */
 	uint64_t imported;
