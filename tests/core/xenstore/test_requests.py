@@ -112,6 +112,14 @@ CONNECTION: list[Line] = [
     ("dom0", "RESET_WATCHES |", "OK|"),
     ("dom0", "UNWATCH /a|other|", "!ENOENT"),
     ("dom0 t", "READ /|", "!ENOENT"),
+    # A transaction that is not there is refused by what has nothing to do with it, too.
+    ("dom0 t", "WATCH /a|token|", "!ENOENT"),
+    ("dom0", "UNWATCH /a|token|", "!ENOENT"),
+    ("dom0 t", "RESET_WATCHES |", "!ENOENT"),
+    ("dom0 t", "GET_PERMS @introduceDomain|", "!ENOENT"),
+    ("dom0 t", "GET_DOMAIN_PATH 7|", "!ENOENT"),
+    ("dom0 t", "INTRODUCE 7|1|1|", "!ENOENT"),
+    ("dom0", "IS_DOMAIN_INTRODUCED 7|", "F|"),
 ]
 
 DOMAINS: list[Line] = [

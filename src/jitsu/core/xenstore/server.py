@@ -163,8 +163,9 @@ class Server:
     def _serve(self, connection: Connection, message: Message, now: float) -> None:
         op = message.op
         try:
+            opened = _open(connection, message) if message.transaction else None
             if op in calls.CALLS:
-                reply = self._of_tree(connection, message)
+                reply = self._of_tree(connection, message, opened)
             elif op in _OF_CONNECTION:
                 reply = op, _OF_CONNECTION[op](self, connection, message, now)
             elif op in _OF_DOMAINS:
@@ -183,9 +184,10 @@ class Server:
             connection.event(*self._first_event(connection, message.payload))
         self.store.to_send(connection)
 
-    def _of_tree(self, connection: Connection, message: Message) -> Reply:
-        op, _, transaction, payload = message
-        opened = _open(connection, message) if transaction else None
+    def _of_tree(
+        self, connection: Connection, message: Message, opened: Transaction | None
+    ) -> Reply:
+        op, _, _, payload = message
         if payload.startswith(b"@"):  # it is of no tree, and no transaction's: done at once
             return op, self._special(connection, message)
         if opened is not None:
