@@ -50,6 +50,18 @@ def test_who_watches_what_was_below_hears_of_its_own_node() -> None:
     assert store.events("dom0c") == ["/a|t|"]
 
 
+def test_who_watches_what_has_a_like_name_does_not_hear() -> None:
+    paths = ["/a", "/a-", "/a-/b", "/a/b", "/a/b-c", "/a/b/c", "/a0", "/aa/b"]
+    store = watching(*[("dom0b", f"{path}|t|") for path in paths])
+    for path in paths:
+        store.says(("dom0", f"WRITE {path}|", "OK|"))
+    store.events("dom0b")
+    store.says(("dom0", "RM /a/b|", "OK|"))
+    assert store.events("dom0b") == ["/a/b|t|", "/a/b|t|", "/a/b/c|t|"]
+    store.says(("dom0b", "UNWATCH /a/b|t|", "OK|"), ("dom0", "RM /a|", "OK|"))
+    assert store.events("dom0b") == ["/a|t|", "/a/b-c|t|"]
+
+
 def test_a_transaction_is_heard_at_its_end_each_path_once() -> None:
     store = watching(("dom0b", "/a|t|"))
     store.says(

@@ -6,6 +6,7 @@ the form in which the watch was set: relative, if that was. Several changes of o
 transaction are one event.
 """
 
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -40,9 +41,13 @@ class Watches:
 
     def __init__(self) -> None:
         self.by_path: dict[bytes, list[Watch]] = {}
+        self._paths: list[bytes] = []
+        """The paths in order: all that are below one place are side by side."""
 
     def add(self, watch: Watch) -> None:
         """Begin to tell `watch`."""
+        if watch.path not in self.by_path:
+            insort(self._paths, watch.path)
         self.by_path.setdefault(watch.path, []).append(watch)
 
     def remove(self, watch: Watch) -> None:
@@ -51,6 +56,7 @@ class Watches:
         found.remove(watch)
         if not found:
             del self.by_path[watch.path]
+            del self._paths[bisect_left(self._paths, watch.path)]
 
     def at(self, path: bytes) -> Iterable[Watch]:
         """Return the watches on just `path`."""
@@ -72,8 +78,9 @@ class Watches:
 
     def _below(self, path: bytes, removed: Node, heard: set[bytes]) -> Iterator[Event]:
         """Yield the watches on what was below a node that is removed, and add it to `heard`."""
-        prefix = path + b"/"
-        for watched in [watched for watched in self.by_path if watched.startswith(prefix)]:
+        begin = bisect_left(self._paths, path + b"/")
+        end = bisect_left(self._paths, path + b"0", begin)  # "0" is what follows "/"
+        for watched in self._paths[begin:end]:
             node = tree.find(removed, paths.names(watched[len(path) :]))
             if node is not None and watched not in heard:
                 heard.add(watched)
