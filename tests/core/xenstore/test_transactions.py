@@ -70,6 +70,7 @@ CONFLICT: dict[str, tuple[list[str], list[str]]] = {
     "a parent that is gone": (["RM /a|"], ["READ /a/b/c|", "WRITE /a/b/d|1"]),
     "removal of what is gone": (["RM /a|"], ["RM /a/b/c|", "RM /a/b/d|", "WRITE /y|"]),
     "removal of what was not there": (["WRITE /x/y|"], ["RM /x/z|", "WRITE /x/w|"]),
+    "removal of what was not there, and is made": (["MKDIR /x|"], ["RM /x/z|", "WRITE /x/z|"]),
     "many places, one of them read": (
         ["WRITE /x|"],
         ["READ /x|", *[f"WRITE /y{i}|" for i in range(40)]],
