@@ -4,6 +4,7 @@ import os
 import random
 import resource
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -143,6 +144,21 @@ def test_who_asks_for_much_at_once_and_reads_gets_all_of_it(store: Daemon) -> No
         for _ in range(count):
             assert len(client.next().payload) == 4000
         asking.join()
+
+
+def test_who_asks_for_much_at_once_lets_others_have_their_turn(store: Daemon) -> None:
+    count = 4000
+    with store.connect() as rude, store.connect() as other:
+        assert other.write(b"/n", b"0") == b"OK\0"
+        assert rude.read(b"/n") == b"0"  # the last to be served, it is the first in turn
+        requests = [encode(Message(Op.WRITE, 1, 0, b"/n\0%d" % i)) for i in range(1, count + 1)]
+        store.process.send_signal(signal.SIGSTOP)  # so that it finds both at the same time
+        rude.socket.sendall(b"".join(requests))
+        other.socket.sendall(encode(Message(Op.READ, 1, 0, b"/n\0")))
+        store.process.send_signal(signal.SIGCONT)
+        assert int(other.next().payload) < count
+        assert all(rude.next().payload == b"OK\0" for _ in range(count))
+        assert other.read(b"/n") == b"%d" % count
 
 
 def test_who_never_reads_events_is_dropped(store: Daemon) -> None:

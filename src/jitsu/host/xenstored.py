@@ -32,8 +32,9 @@ from jitsu.host.journal import Journal
 
 WRITE_BUFFER = 64 << 10
 """Bytes that a client may leave unread before its requests are left unread, too."""
-PIECE = 16 << 10
-"""Bytes of requests that are served at a time: their replies are 4 MB at most."""
+PIECE = 4 << 10
+"""Bytes of requests that are served before the others have their turn: some 150 requests, or 3 ms,
+and replies of 1 MB at most."""
 BACKLOG = 1024
 _SPARE_DESCRIPTORS = 64
 """For the journal, the event loop and whatever else the process has open."""
@@ -60,7 +61,10 @@ class Client(asyncio.Protocol):
         self.spoken = False
         self.paused = False
         self.unserved = b""
-        """What has come, but waits until it has taken its replies."""
+        """What has come, but waits for its turn, or until it has taken its replies."""
+        self._turn: asyncio.Handle | None = None
+        self._read_on = False
+        """It is not read, and is to be when all that has come is served."""
         self.connection: Connection
         self.transport: asyncio.Transport
 
@@ -78,9 +82,19 @@ class Client(asyncio.Protocol):
         self._serve()
 
     def _serve(self) -> None:
-        while self.unserved and not (self.paused or self.transport.is_closing()):
-            piece, self.unserved = self.unserved[:PIECE], self.unserved[PIECE:]
-            self._daemon.receive(self.connection, piece)
+        """Serve a piece of what has come, and the rest when the others have had their turn."""
+        self._turn = None
+        if self.paused or self.transport.is_closing():
+            return
+        piece, self.unserved = self.unserved[:PIECE], self.unserved[PIECE:]
+        self._daemon.receive(self.connection, piece)
+        if self.unserved:
+            self._read_on = True
+            self.transport.pause_reading()
+            self._turn = asyncio.get_running_loop().call_soon(self._serve)
+        elif self._read_on and not self.paused:
+            self._read_on = False
+            self.transport.resume_reading()
 
     def send(self, connection: Connection) -> None:
         """Send what the store has for it."""
@@ -94,7 +108,7 @@ class Client(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Take no more requests of a client that does not read the replies."""
-        self.paused = True
+        self.paused = self._read_on = True
         self.connection.queued = self.transport.get_write_buffer_size()
         self.transport.pause_reading()
 
@@ -102,9 +116,8 @@ class Client(asyncio.Protocol):
         """Go on."""
         self.paused = False
         self.connection.queued = 0
-        self._serve()
-        if not self.paused:
-            self.transport.resume_reading()
+        if self._turn is None:
+            self._serve()
 
     def connection_lost(self, _error: Exception | None) -> None:
         """Forget it."""
