@@ -78,8 +78,11 @@ class Client(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Serve what it asks."""
         self.spoken = True
-        self.unserved += data
-        self._serve()
+        if len(data) <= PIECE and not self.unserved:  # as almost always
+            self._daemon.receive(self.connection, data)
+        else:
+            self.unserved += data
+            self._serve()
 
     def _serve(self) -> None:
         """Serve a piece of what has come, and the rest when the others have had their turn."""

@@ -59,32 +59,33 @@ class Server:
 
     def receive(self, connection: Connection, data: bytes, now: float) -> list[Effect]:
         """Take what a client has sent."""
-        for _ in self._requests(connection, data, now):
-            pass
+        for message in self._messages(connection, data):
+            self._request(connection, message, now)
         return self.store.take()
 
     def receive_apart(
         self, connection: Connection, data: bytes, now: float
     ) -> Iterator[list[Effect]]:
         """Take what a client has sent; yield the effects of each request before the next."""
-        for _ in self._requests(connection, data, now):
+        for message in self._messages(connection, data):
+            self._request(connection, message, now)
             yield self.store.take()
         yield self.store.take()
 
-    def _requests(self, connection: Connection, data: bytes, now: float) -> Iterator[None]:
-        """Serve each request in turn."""
-        held_up = self.store.credit.held_up
+    def _messages(self, connection: Connection, data: bytes) -> list[Message]:
         try:
-            for message in connection.messages.feed(data):
-                if connection.closed:
-                    break
-                if connection.actor.domid in held_up:
-                    _wait(self.store, connection, message)
-                else:
-                    self._serve(connection, message, now)
-                yield
+            return connection.messages.feed(data)
         except WireError as error:
             self.store.close(connection, str(error))
+            return []
+
+    def _request(self, connection: Connection, message: Message, now: float) -> None:
+        if connection.closed:
+            return
+        if connection.actor.domid in self.store.credit.held_up:
+            _wait(self.store, connection, message)
+        else:
+            self._serve(connection, message, now)
 
     def edit(self, work: Callable[[Space], None]) -> list[Effect]:
         """Let `work` change the tree as dom0, at once and in one commit: for this very process.
@@ -131,7 +132,8 @@ class Server:
 
     def deadline(self) -> float | None:
         """Return when a domain that is held up is served again."""
-        return min(self.store.credit.held_up.values(), default=None)
+        held_up = self.store.credit.held_up
+        return min(held_up.values()) if held_up else None
 
     def tick(self, now: float) -> list[Effect]:
         """Serve who has been held up long enough."""

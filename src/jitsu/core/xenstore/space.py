@@ -19,7 +19,7 @@ from jitsu.core.xenstore.access import (
     rights,
 )
 from jitsu.core.xenstore.errors import StoreError
-from jitsu.core.xenstore.path import Names
+from jitsu.core.xenstore.path import Names, joined
 from jitsu.core.xenstore.quota import Quota
 from jitsu.core.xenstore.tree import Children, Node
 
@@ -143,14 +143,12 @@ class Space:
             self._afford(perms.owner, len(names) - depth)
         place = names[: depth + 1]
         siblings = self._children(names[:depth])
-        end = len(path) - sum(len(name) + 1 for name in names[depth:])
         while depth < len(names) - 1:
             children: Children = {}
             self._own[id(children)] = children
             node = siblings[names[depth]] = Node(b"", perms, children)
-            end += 1 + len(names[depth])
             depth += 1
-            self.changes.append(Change(path[:end], None, node, place, told=False))
+            self.changes.append(Change(joined(names[:depth]), None, node, place, told=False))
             siblings = children
         children = {}
         self._own[id(children)] = children

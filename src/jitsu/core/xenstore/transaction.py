@@ -137,9 +137,8 @@ class Transaction:
             elif told:
                 names = paths.names(path)
                 if names[:-1] not in inside:
-                    depth = len(place)
-                    while depth < len(names) and tree.find(root, names[:depth]) is not None:
-                        depth += 1
+                    there = tree.nearest(root, names)[1]
+                    depth = min(max(len(place), there + 1), len(names))
                     fresh.add(names[:depth])
                     inside.update(names[:end] for end in range(depth, len(names)))
                 inside.add(names)
