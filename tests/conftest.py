@@ -10,3 +10,4 @@ settings.load_profile("jitsu")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=None, help="replay one simulated world")
+    parser.addoption("--seconds", type=float, default=None, help="how long to send rubbish")

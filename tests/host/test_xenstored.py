@@ -7,7 +7,9 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -203,11 +205,25 @@ def test_beyond_its_descriptors_it_drops_who_never_spoke(tmp_path: Path) -> None
         assert spoken.read(b"/a") == b"1"
 
 
+def rounds(config: pytest.Config) -> Iterator[None]:
+    """Go on for 300 rounds, or for as long as `--seconds` says."""
+    if (seconds := config.getoption("--seconds")) is None:
+        yield from [None] * 300
+    else:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            yield
+
+
 @pytest.mark.slow
 def test_rubbish(store: Daemon, pytestconfig: pytest.Config) -> None:
-    """Send thousands of requests of all kinds, each with something wrong in it, or not."""
+    """Send thousands of requests of all kinds, each with something wrong in it, or not.
+
+    `-s --seed 7 --seconds 300` does so for five minutes, and tells how many there were.
+    """
     seed = pytestconfig.getoption("--seed") or 1
     chance = random.Random(seed)
+    clients = requests = 0
     pieces = [
         b"/",
         b"/a",
@@ -223,9 +239,11 @@ def test_rubbish(store: Daemon, pytestconfig: pytest.Config) -> None:
     ]
     with store.connect() as watcher:
         assert watcher.ask(Op.WATCH, join(b"/safe", b"t")) == b"OK\0"
-        for _ in range(300):
+        for _ in rounds(pytestconfig):
+            clients += 1
             with store.connect() as rude:
                 for _ in range(20):
+                    requests += 1
                     parts = [chance.choice(pieces) for _ in range(chance.randrange(5))]
                     payload = chance.choice([b"\0", b"", b"\0\0"]).join(parts)
                     payload += chance.choice([b"\0", b"", chance.randbytes(chance.randrange(50))])
@@ -238,6 +256,10 @@ def test_rubbish(store: Daemon, pytestconfig: pytest.Config) -> None:
                         break
         assert watcher.write(b"/safe", b"1") == b"OK\0", f"--seed {seed}"
         assert watcher.events[-1] == join(b"/safe", b"t")
+        assert watcher.ask(Op.CONTROL, join(b"check")) == b"OK\n\0", f"--seed {seed}"
+    sys.stdout.write(
+        f"seed {seed}: {clients} clients, {requests} requests, {store.memory >> 20} MiB\n"
+    )
     polite(store)
     assert store.process.poll() is None
 
