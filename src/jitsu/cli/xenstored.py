@@ -19,7 +19,7 @@ from jitsu.errors import HostError
 from jitsu.host import journal
 from jitsu.host.lock import only_daemon
 from jitsu.host.log import logger
-from jitsu.host.xen.dom0 import of_this_boot, xen_rings
+from jitsu.host.xen.dom0 import SOCKET, of_this_boot, xen_rings
 from jitsu.host.xenstored import Xenstored, listen
 
 _GC = (20_000, 50, 1000)
@@ -27,9 +27,8 @@ _GC = (20_000, 50, 1000)
 few hundred requests would be a tenth of the work, and a pause that grows with the store."""
 
 
-SOCKET = Path("/var/run/xenstored/socket")
 STATE = Path("/var/lib/jitsu/xenstored")
-"""Where Xen's programs look for the store of dom0, and where we keep it."""
+"""Where we keep the store of dom0."""
 
 
 def command(

@@ -1,19 +1,29 @@
-"""Our store in the place of dom0's xenstored."""
+"""The store of dom0: one that runs already, or ours in its place."""
 
 import shutil
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
+from jitsu import store
 from jitsu.core.xenstore.path import names
+from jitsu.core.xenstore.server import Server
 from jitsu.core.xenstore.space import Space
 from jitsu.errors import HostError
+from jitsu.host import journal
+from jitsu.host.inside import inside
 from jitsu.host.xen.libxc import Xen
 from jitsu.host.xen.rings import XenRings
-from jitsu.host.xenstored import Xenstored
+from jitsu.host.xen.store import Connect
+from jitsu.host.xenstored import Xenstored, listen
+from jitsu.model import WhichXenstored
 
+SOCKET = Path("/var/run/xenstored/socket")
+"""Where Xen's programs look for the store."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _MARK = b"/tool/xenstored"
 """A node by which Xen's programs know that there is a store."""
@@ -51,3 +61,36 @@ def xen_rings(xenstored: Xenstored, log: FilteringBoundLogger) -> Iterator[XenRi
 
 def _found(space: Space) -> None:
     space.write(_MARK, names(_MARK), b"jitsu")
+
+
+@asynccontextmanager
+async def dom0_store(
+    which: WhichXenstored, state: Path, log: FilteringBoundLogger
+) -> AsyncIterator[Connect]:
+    """Yield how this process's toolstack connects to the store of dom0.
+
+    `own` is kept in `state`. Raises HostError.
+    """
+    if which is WhichXenstored.RUNNING or (which is WhichXenstored.AUTO and _answers(SOCKET)):
+        yield partial(store.connect, SOCKET)
+        return
+    async with AsyncExitStack() as stack:
+        kept, recovered = journal.recover(of_this_boot(state))
+        stack.callback(kept.close)
+        xenstored = Xenstored(Server(recovered), kept, log)
+        xenstored.failed.add_done_callback(
+            lambda failed: log.error("dom0's store has ended", reason=str(failed.exception()))
+        )
+        stack.enter_context(xen_rings(xenstored, log))
+        await stack.enter_async_context(listen(xenstored, SOCKET))
+        log.info("serving the store of dom0", socket=str(SOCKET), state=str(state))
+        yield partial(inside, xenstored)
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+        return True
