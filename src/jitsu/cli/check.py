@@ -19,6 +19,7 @@ from jitsu.errors import HostError, JitsuError
 from jitsu.host.tap import DEVICE
 from jitsu.host.xen.libxc import VERSION, Xen
 from jitsu.host.xen.store import DOM0_SOCKET
+from jitsu.model import WhichXenstored
 
 _NETBACK = Path("/sys/bus/xen-backend/drivers/vif")
 
@@ -41,7 +42,7 @@ def command(
 ) -> None:
     """Check a configuration, and whether this host can serve it; nothing is started."""
     checked = configuration.load(config) if config else None
-    findings = host()
+    findings = host(checked.host.xenstored if checked else WhichXenstored.AUTO)
     if as_json:
         print(json.dumps({"config": str(config or ""), "host": [asdict(f) for f in findings]}))
     else:
@@ -64,10 +65,11 @@ def command(
         raise JitsuError(f"this host cannot serve: {', '.join(missing)} missing; see above")
 
 
-def host() -> list[Finding]:
+def host(which: WhichXenstored = WhichXenstored.AUTO) -> list[Finding]:
     """Look at this host, and start nothing."""
     if is_dom0():
-        return [_root(), _tap(), _nftables(), _xen(), _xenstore(), _netback(), _qemu(needed=False)]
+        mine = [_root(), _tap(), _nftables()]
+        return [*mine, _xen(), _xenstore(which), _netback(), _qemu(needed=False)]
     return [_root(), _tap(), _nftables(), _qemu(), _kvm(), _hello()]
 
 
@@ -107,10 +109,14 @@ def _xen() -> Finding:
     return Finding("xen", True, f"{VERSION}, {free} MiB of memory are free")
 
 
-def _xenstore() -> Finding:
-    ok = DOM0_SOCKET.is_socket()
-    said = f"{DOM0_SOCKET}" if ok else f"no daemon at {DOM0_SOCKET}; start oxenstored or xenstored"
-    return Finding("xenstore", ok, said)
+def _xenstore(which: WhichXenstored) -> Finding:
+    runs = DOM0_SOCKET.is_socket()
+    if runs and which is not WhichXenstored.OWN:
+        return Finding("xenstore", True, f"{DOM0_SOCKET}")
+    if which is WhichXenstored.RUNNING:
+        said = f"no daemon at {DOM0_SOCKET}; start one, or let [host] xenstored be own or auto"
+        return Finding("xenstore", False, said)
+    return Finding("xenstore", True, "jitsu serve is dom0's xenstored itself")
 
 
 def _netback() -> Finding:

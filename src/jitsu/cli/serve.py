@@ -18,7 +18,6 @@ import uvloop
 from structlog.typing import FilteringBoundLogger
 
 from jitsu import config as configuration
-from jitsu import store
 from jitsu.api import control
 from jitsu.api.verbs import Verbs
 from jitsu.backends import process, qemu, qemu_accel, xen
@@ -33,8 +32,8 @@ from jitsu.host.link import KernelNetwork, kernel_network
 from jitsu.host.lock import only_daemon, only_daemon_on
 from jitsu.host.log import logger
 from jitsu.host.process import Leftovers
+from jitsu.host.xen.dom0 import dom0_store
 from jitsu.host.xen.libxc import Xen
-from jitsu.host.xen.store import DOM0_SOCKET
 from jitsu.host.xenstored import Xenstored, listen
 from jitsu.model import Config
 
@@ -171,7 +170,11 @@ async def _serve(
         await stack.enter_async_context(listen(xenstored, socket))
         guests: dict[str, Guests] = dict.fromkeys(backends, LinkedGuests(xenstored, config.network))
         if isinstance(domains := backends.get("xen"), xen.XenBackend):
-            guests["xen"] = await domains.open(partial(store.connect, DOM0_SOCKET))
+            kept_in = Path(config.host.state) / "xenstore-dom0"
+            connect = await stack.enter_async_context(
+                dom0_store(config.host.xenstored, kept_in, log)
+            )
+            guests["xen"] = await domains.open(connect)
             stack.push_async_callback(domains.close)
         daemon = Daemon(config, network, backends, guests, log, ambient)
         ending.then(partial(loop.call_soon_threadsafe, daemon.close))

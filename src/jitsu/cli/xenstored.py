@@ -19,7 +19,8 @@ from jitsu.errors import HostError
 from jitsu.host import journal
 from jitsu.host.lock import only_daemon
 from jitsu.host.log import logger
-from jitsu.host.xen.dom0 import SOCKET, of_this_boot, xen_rings
+from jitsu.host.xen.dom0 import of_this_boot, xen_rings
+from jitsu.host.xen.store import DOM0_SOCKET
 from jitsu.host.xenstored import Xenstored, listen
 
 _GC = (20_000, 50, 1000)
@@ -33,7 +34,8 @@ STATE = Path("/var/lib/jitsu/xenstored")
 
 def command(
     socket: Annotated[
-        Path | None, typer.Option("--socket", help=f"The Unix socket to serve; --xen: {SOCKET}.")
+        Path | None,
+        typer.Option("--socket", help=f"The Unix socket; --xen: {DOM0_SOCKET}."),
     ] = None,
     state: Annotated[
         Path | None,
@@ -53,7 +55,7 @@ def command(
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with written(pid_file):
         if xen:
-            uvloop.run(_serve(socket or SOCKET, state or STATE, xen=True))
+            uvloop.run(_serve(socket or DOM0_SOCKET, state or STATE, xen=True))
         else:
             assert socket is not None
             uvloop.run(_serve(socket, state, xen=False))

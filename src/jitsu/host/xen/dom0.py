@@ -18,12 +18,10 @@ from jitsu.host import journal
 from jitsu.host.inside import inside
 from jitsu.host.xen.libxc import Xen
 from jitsu.host.xen.rings import XenRings
-from jitsu.host.xen.store import Connect
+from jitsu.host.xen.store import DOM0_SOCKET, Connect
 from jitsu.host.xenstored import Xenstored, listen
 from jitsu.model import WhichXenstored
 
-SOCKET = Path("/var/run/xenstored/socket")
-"""Where Xen's programs look for the store."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _MARK = b"/tool/xenstored"
 """A node by which Xen's programs know that there is a store."""
@@ -71,8 +69,8 @@ async def dom0_store(
 
     `own` is kept in `state`. Raises HostError.
     """
-    if which is WhichXenstored.RUNNING or (which is WhichXenstored.AUTO and _answers(SOCKET)):
-        yield partial(store.connect, SOCKET)
+    if which is WhichXenstored.RUNNING or (which is WhichXenstored.AUTO and _answers(DOM0_SOCKET)):
+        yield partial(store.connect, DOM0_SOCKET)
         return
     async with AsyncExitStack() as stack:
         kept, recovered = journal.recover(of_this_boot(state))
@@ -82,8 +80,8 @@ async def dom0_store(
             lambda failed: log.error("dom0's store has ended", reason=str(failed.exception()))
         )
         stack.enter_context(xen_rings(xenstored, log))
-        await stack.enter_async_context(listen(xenstored, SOCKET))
-        log.info("serving the store of dom0", socket=str(SOCKET), state=str(state))
+        await stack.enter_async_context(listen(xenstored, DOM0_SOCKET))
+        log.info("serving the store of dom0", socket=str(DOM0_SOCKET), state=str(state))
         yield partial(inside, xenstored)
 
 
