@@ -14,6 +14,10 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
         """Make the files of `src/jitsu/images`; an editable install does without."""
         if version == "editable":
             return
-        for folder, image in (("unikernel", "hello.elf"), ("bpf", "splice.o")):
+        for folder, image in (
+            ("unikernel", "hello.elf"),
+            ("unikernel", "xen/hello.elf"),
+            ("bpf", "splice.o"),
+        ):
             if not Path(self.root, "src/jitsu/images", image).exists():
                 subprocess.run(["make", "-C", str(Path(self.root, folder))], check=True)

@@ -242,7 +242,7 @@ def test_the_address_is_in_the_store(boot: Callable[..., Machine], tap_host: Tap
     store = tap_host.host.store
     tap_host.serve(lambda: "data/ready" in store.values, TIMEOUT)
     asked = [path for _, path, _ in store.asked]
-    assert asked == ["ip", "ip6", "data/boot_us", "data/ready"]
+    assert asked == ["ip", "handoff", "ip6", "data/boot_us", "data/ready"]
     assert store.asked[0][0] is Type.READ
     links = [is_link_frame(frame) for frame in tap_host.frames]
     assert links[0]

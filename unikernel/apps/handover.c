@@ -265,8 +265,12 @@ static void pull_next(struct handover_pull *pull)
 	if (handover->imported < total || handover->over)
 		return;
 	handover->over = true;
-	ask(handover, &requests[IMPORTED], handover);
 	handover->done(handover->context);
+}
+
+void handover_imported(struct handover *handover)
+{
+	ask(handover, &requests[IMPORTED], handover);
 }
 
 static void on_state(void *context, enum store_result result, struct slice payload)

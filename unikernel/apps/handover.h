@@ -23,7 +23,7 @@
 #include "store.h"
 
 /* Connections that are read at a time: two requests each, and one to spare. */
-#define HANDOVER_PULLS ((STORE_REQUESTS - 1) / 2)
+#define HANDOVER_PULLS ((STORE_REQUESTS_APP - 1) / 2)
 /* tcpv4 and tcpv6 */
 #define HANDOVER_FAMILIES 2
 
@@ -63,6 +63,8 @@ bool handover_init(struct handover *handover, struct slice where, struct net *ne
 void handover_prepared(struct handover *handover);
 /* Reads the line of a connection of nobody's; false if it makes no sense. See hello.c. */
 bool handover_rehearse(void);
+/* After `done`, once frames reach us: the host sends on what it has held until now. */
+void handover_imported(struct handover *handover);
 /* The store's handler brings this: a watch has fired, or (path NULL) all is to be asked again. */
 void handover_event(struct handover *handover, struct slice path);
 

@@ -3,9 +3,9 @@
  * The guest of the demo: a web server that was not there until you asked.
  *
  * The announcement is the first frame to leave, and leaves when everything can
- * be served: whoever started us takes it for "ready". Only frames of the store's
- * link may come before, where we have to ask the store for our addresses, or to take
- * over the connections that were opened for us while we booted.
+ * be served, and the link is up: whoever started us takes it for "ready". Only frames
+ * of the store's link may come before, where we have to ask the store for our addresses,
+ * or to take over the connections that were opened for us while we booted.
  */
 #include "handover.h"
 #include "http.h"
@@ -16,6 +16,8 @@
 #define LEISURE (100 * MS)
 /* The announcement has said it; the store can wait until the first answers are out. */
 #define STORE_LEISURE (10 * MS)
+/* <a label of DNS>/<a number> */
+#define HANDOFF_MAX 96
 /* Of the store's ip: its first five fields are at most 127 bytes, the rest is not ours. */
 #define ADDRESS_MAX 128
 
@@ -23,12 +25,14 @@ struct hello {
 	bool said_ready;
 	bool store_begun;
 	uint64_t store_at; /* not before */
-	char address[ADDRESS_MAX]; /* that the options point into */
+	char address[ADDRESS_MAX], handoff[HANDOFF_MAX]; /* that the options point into */
 	struct options options;
 	struct http http;
-	struct store store;
+	struct store *store; /* the platform's, or our own; NULL: not yet */
+	struct store own_store;
 	bool asked; /* for connections */
 	bool rehearsed, understood;
+	bool awaits_link;
 	bool announced;
 	struct handover handover;
 	struct net net;
@@ -112,9 +116,9 @@ static void publish(struct hello *hello)
 	struct text text = TEXT_IN(digits);
 
 	text_decimal(&text, hello->http.boot / 1000);
-	store_write(&hello->store, "data/boot_us", (struct slice){ text.start, text.length },
+	store_write(hello->store, "data/boot_us", (struct slice){ text.start, text.length },
 		    on_boot_us, hello);
-	store_write(&hello->store, "data/ready", (struct slice)SLICE("1"), on_ready, hello);
+	store_write(hello->store, "data/ready", (struct slice)SLICE("1"), on_ready, hello);
 }
 
 static bool takes_over(const struct hello *hello)
@@ -122,10 +126,17 @@ static bool takes_over(const struct hello *hello)
 	return hello->options.handoff.length > 0;
 }
 
+/* What is ready here is ready when the link is. */
 static void come_up(struct hello *hello)
 {
+	hello->awaits_link = !platform_net_up();
+	if (hello->awaits_link)
+		return;
+	if (hello->handover.over)
+		handover_imported(&hello->handover);
 	announce(hello);
-	publish(hello);
+	if (hello->store_begun)
+		publish(hello);
 }
 
 static void on_imported(void *context)
@@ -156,6 +167,27 @@ static void rehearse(struct hello *hello)
 	hello->understood = handover_rehearse() && http_rehearse();
 }
 
+static bool handover_open(struct hello *hello)
+{
+	struct store *store = hello->store != NULL ? hello->store : &hello->own_store;
+
+	return handover_init(&hello->handover, hello->options.handoff, &hello->net, store,
+			     on_imported, hello);
+}
+
+static void on_handoff(void *context, enum store_result result, struct slice payload)
+{
+	struct hello *hello = context;
+	struct slice copy = { hello->handoff, min(payload.length, (size_t)HANDOFF_MAX) };
+
+	if (result != STORE_DONE)
+		return; /* there is nothing to take over */
+	memcpy(hello->handoff, payload.start, copy.length);
+	hello->options.handoff = copy;
+	if (!handover_open(hello))
+		platform_exit(fail("handoff=: not <service>/<epoch>"));
+}
+
 static void on_address(void *context, enum store_result result, struct slice payload)
 {
 	struct hello *hello = context;
@@ -170,7 +202,7 @@ static void on_address(void *context, enum store_result result, struct slice pay
 		platform_exit(fail(error));
 }
 
-/* The answer to the second question, so the first has been answered. */
+/* The answer to the last question, so the others have been answered. */
 static void on_address6(void *context, enum store_result result, struct slice payload)
 {
 	struct hello *hello = context;
@@ -197,8 +229,10 @@ static void use_store(struct hello *hello)
 			publish(hello);
 		return;
 	}
-	store_read(&hello->store, "ip", on_address, hello);
-	store_read(&hello->store, "ip6", on_address6, hello);
+	store_read(hello->store, "ip", on_address, hello);
+	if (!takes_over(hello))
+		store_read(hello->store, "handoff", on_handoff, hello);
+	store_read(hello->store, "ip6", on_address6, hello);
 }
 
 /* A watch, or a new session: what was on its way may be lost. */
@@ -215,17 +249,35 @@ static void on_store(void *context, struct slice path, struct slice token)
 	use_store(hello);
 }
 
+static void begin_store(struct hello *hello)
+{
+	if (hello->store == NULL) {
+		hello->store = &hello->own_store;
+		store_init(hello->store, &hello->net, on_store, hello);
+	}
+	use_store(hello);
+	hello->store_begun = true;
+}
+
 static uint64_t store_turn(struct hello *hello)
 {
+	uint64_t due = PLATFORM_NEVER;
+
 	if (!hello->store_begun) {
-		if (hello->net.now < hello->store_at)
-			return hello->store_at; /* 0, where it is asked before all else */
-		store_init(&hello->store, &hello->net, on_store, hello);
-		use_store(hello);
-		hello->store_begun = true;
+		if (hello->net.now >= hello->store_at) /* 0, where it is asked before all else */
+			begin_store(hello);
+		else
+			due = hello->store_at;
 	}
+	if (hello->store == NULL)
+		return due;
 	take_over(hello);
-	return store_poll(&hello->store);
+	uint64_t asked_again = store_poll(hello->store);
+
+	due = min(due, asked_again);
+	if (hello->awaits_link)
+		come_up(hello);
+	return due;
 }
 
 /* -- The main loop -- */
@@ -293,13 +345,15 @@ int app_main(const struct platform_start_info *info)
 	hello->http.platform = info->name;
 	if (hello->options.listen_delay == 0)
 		http_listen(&hello->http, &hello->net);
+	hello->store = platform_store(on_store, hello);
+	hello->options.store |= hello->store != NULL;
 	hello->http.store_used = hello->options.store;
-	if (takes_over(hello) &&
-	    !handover_init(&hello->handover, hello->options.handoff, &hello->net, &hello->store,
-			   on_imported, hello))
+	if (takes_over(hello) && !handover_open(hello))
 		return fail("handoff=: not <service>/<epoch>");
-	if (net_has_address(&hello->options.net) && !takes_over(hello))
-		announce(hello);
+	if (net_has_address(&hello->options.net) && !takes_over(hello)) {
+		hello->store_at = PLATFORM_NEVER; /* until it is announced */
+		come_up(hello);
+	}
 	for (;;)
 		platform_yield(turn(hello));
 }

@@ -3,9 +3,9 @@
  * The one contract between a guest and whatever runs it.
  *
  * Everything in net/, store/ and apps/ is written against this file alone. Each folder
- * under platform/ implements it once: virtio/ (QEMU microvm), host/ (a shared
- * library that tests drive). The shape is Solo5's solo5.h, so that its hvt, spt
- * and Xen targets each fit in one more folder.
+ * under platform/ implements it once: virtio/ (QEMU microvm), xen/ (PVH), host/ (a
+ * shared library that tests drive). The shape is Solo5's solo5.h, so that its hvt and
+ * spt targets each fit in one more folder.
  *
  * The guest is single-threaded. No call here is ever made from an interrupt,
  * and none of them calls back into the guest. Unless a call says otherwise it
@@ -73,12 +73,18 @@ uint64_t platform_clock_monotonic(void);
  */
 void platform_random(void *buffer, size_t size);
 
-/* The guest's only network device, the same at each call. */
+/* The guest's only network device, the same at each call. The first may wait for it. */
 struct platform_net_info {
 	uint8_t mac[6];
 	uint16_t mtu; /* largest payload of a frame; the frame itself is mtu + 14 */
 };
 void platform_net_info(struct platform_net_info *info);
+
+/*
+ * Whether frames leave at once, which never changes back. Before that they are kept, as
+ * many as the device has room for.
+ */
+bool platform_net_up(void);
 
 /*
  * Sends one whole Ethernet frame, without its FCS. The frame is copied: the
@@ -99,9 +105,9 @@ enum platform_result platform_net_write(const uint8_t *frame, size_t size);
 enum platform_result platform_net_read(uint8_t *buffer, size_t size, size_t *read_size);
 
 /*
- * Gives the processor away until a frame is waiting or the clock reaches
- * `deadline`, whichever is first; PLATFORM_NEVER waits for a frame alone. It may
- * return early and for no reason, so look at the clock and read again. It
+ * Gives the processor away until a frame is waiting, the store's ring has news (where
+ * there is one: store/ring.h) or the clock reaches `deadline`, whichever is first;
+ * PLATFORM_NEVER is no time at all. It may return early and for no reason, so look at the clock and read again. It
  * returns at once if a frame is waiting already. An idle guest costs nothing.
  */
 #define PLATFORM_NEVER UINT64_MAX

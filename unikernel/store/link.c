@@ -36,7 +36,7 @@ enum { OPEN = 1, RESET = 2 };
 
 static const uint8_t nearest_bridge[MAC_SIZE] = { 0x01, 0x80, 0xc2, 0, 0, 0x0e };
 
-void link_begin(struct store_link *link, uint64_t not_before)
+static void link_begin(struct store_link *link, uint64_t not_before)
 {
 	do
 		platform_random(&link->session, sizeof(link->session));
@@ -45,17 +45,6 @@ void link_begin(struct store_link *link, uint64_t not_before)
 	link->heard = link->owed = false;
 	link->in_flight = link->queued = 0;
 	link->deadline = not_before;
-}
-
-size_t link_room(const struct store_link *link)
-{
-	return STORE_QUEUE - link->queued;
-}
-
-void link_write(struct store_link *link, const void *data, size_t length)
-{
-	memcpy(link->queue + link->queued, data, length);
-	link->queued += length;
 }
 
 static void transmit(struct store *store, uint8_t flags, size_t length)

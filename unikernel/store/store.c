@@ -26,6 +26,12 @@ static void put32_little(uint8_t *to, uint32_t value)
 
 /* -- Requests -- */
 
+static void enqueue(struct store_link *link, const void *data, size_t length)
+{
+	memcpy(link->queue + link->queued, data, length);
+	link->queued += length;
+}
+
 bool store_request(struct store *store, enum store_type type, const struct slice *pieces,
 		   size_t count, store_callback *callback, void *context)
 {
@@ -35,7 +41,7 @@ bool store_request(struct store *store, enum store_type type, const struct slice
 
 	for (size_t i = 0; i < count; i++)
 		length += pieces[i].length;
-	if (length > STORE_PAYLOAD_MAX || STORE_HEADER + length > link_room(&store->link))
+	if (length > STORE_PAYLOAD_MAX || STORE_HEADER + length > STORE_QUEUE - store->link.queued)
 		return false;
 	while (request->callback != NULL)
 		if (++request == store->request + STORE_REQUESTS)
@@ -47,9 +53,9 @@ bool store_request(struct store *store, enum store_type type, const struct slice
 	put32_little(header + AT_TYPE, type);
 	put32_little(header + AT_REQUEST, request->id);
 	put32_little(header + AT_LENGTH, (uint32_t)length);
-	link_write(&store->link, header, sizeof(header));
+	enqueue(&store->link, header, sizeof(header));
 	for (size_t i = 0; i < count; i++)
-		link_write(&store->link, pieces[i].start, pieces[i].length);
+		enqueue(&store->link, pieces[i].start, pieces[i].length);
 	return true;
 }
 

@@ -1,22 +1,25 @@
 /* SPDX-License-Identifier: ISC */
 /*
- * The host's XenStore, for a guest that is not on Xen.
+ * The host's XenStore.
  *
  * store.c speaks XenStore's messages (Xen's io/xs_wire.h): requests out, replies
- * and watch events in. They are a stream of bytes, which link.c carries in frames
- * of our own; how is told there.
+ * and watch events in. They are a stream of bytes, which one of two carries, chosen
+ * as the platform is, when the image is linked: ring.c by Xen's ring, link.c by frames
+ * of our own for a guest that is not on Xen. How is told there.
  *
  * All state is in `struct store`, which its owner zeroes and keeps. What the host
  * sends is checked: if it makes no sense as a frame it is dropped and counted, and
- * if it makes none as a message the session begins anew.
+ * if it makes none as a message the session begins anew, where there are sessions.
  */
 #ifndef STORE_H
 #define STORE_H
 
 #include "net.h"
 
-/* Requests under way at a time. A power of two. */
-#define STORE_REQUESTS 16
+/* Requests under way at a time: those of an app, and of a platform's devices. */
+#define STORE_REQUESTS_APP 16
+#define STORE_REQUESTS_PLATFORM 16
+#define STORE_REQUESTS (STORE_REQUESTS_APP + STORE_REQUESTS_PLATFORM)
 /* XENSTORE_PAYLOAD_MAX of io/xs_wire.h */
 #define STORE_PAYLOAD_MAX 4096
 #define STORE_HEADER 16
@@ -59,7 +62,10 @@ struct store_request {
 	void *context;
 };
 
-/* Names as in net/tcp.h: what is between us and the host. */
+/*
+ * What is between us and the host; names as in net/tcp.h. Of all this a ring needs the
+ * queue alone: nothing gets lost there.
+ */
 struct store_link {
 	uint32_t session;
 	uint32_t sequence; /* of what is in flight, or of what comes next */
@@ -77,6 +83,7 @@ struct store {
 	store_handler *handler;
 	void *context;
 	struct store_link link;
+	bool broken;	  /* no byte of the ring can be trusted any more */
 	uint64_t rubbish; /* frames and messages that made no sense */
 	uint32_t sessions, retransmits;
 	struct store_request request[STORE_REQUESTS];
@@ -86,9 +93,19 @@ struct store {
 
 /* -- For apps -- */
 
-/* Nothing is sent before the first request. From now on `net` brings us our frames. */
+/*
+ * The store that the platform has opened for its devices' sake; watches that are not of
+ * theirs go to `handler`. NULL: it has none, and the app inits its own. Each platform
+ * defines it.
+ */
+struct store *platform_store(store_handler *handler, void *context);
+
+/*
+ * Nothing is sent before the first request. From now on `net` brings us our frames, if
+ * they are what carries the stream; else it may be NULL.
+ */
 void store_init(struct store *store, struct net *net, store_handler *handler, void *context);
-/* To be called after net_poll(). Sends what is due; returns when it wants to be called next. */
+/* To be called after net_poll(), if there is a `net`. Sends what is due; returns when it wants to be called next. */
 uint64_t store_poll(struct store *store);
 
 /*
@@ -107,10 +124,6 @@ bool store_watch(struct store *store, const char *path, const char *token,
 
 /* What follows the header of a frame that is for us. */
 void store_input(struct store *store, const uint8_t *payload, size_t length);
-void link_begin(struct store_link *link, uint64_t not_before);
-/* Room for so many more bytes of requests. */
-size_t link_room(const struct store_link *link);
-void link_write(struct store_link *link, const void *data, size_t length);
 /* The next bytes from the host; false if they make no sense. */
 bool messages_input(struct store *store, const uint8_t *data, size_t length);
 /* Ends all that was under way, and tells whose it was. */

@@ -8,6 +8,7 @@
  * any number of guests can live in one process.
  */
 #include "host.h"
+#include "store.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -111,6 +112,17 @@ void platform_random(void *buffer, size_t size)
 void platform_net_info(struct platform_net_info *info)
 {
 	*info = (struct platform_net_info){ .mac = { 2, 0, 0, 0, 0, 0x10 }, .mtu = 1500 };
+}
+
+bool platform_net_up(void)
+{
+	return true;
+}
+
+struct store *platform_store(store_handler *handler, void *context)
+{
+	(void)handler, (void)context;
+	return NULL; /* the app inits its own, over frames */
 }
 
 enum platform_result platform_net_write(const uint8_t *frame, size_t size)

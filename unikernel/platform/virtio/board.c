@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: ISC */
 /* The virtio platform: its console, its sleep, and the way out. */
 #include "board.h"
+#include "store.h"
 
 #define CONSOLE_PORT 0xe9 /* QEMU's -debugcon */
 
@@ -38,6 +39,18 @@ void platform_yield(uint64_t deadline)
 	if (virtio_net_watch())
 		wait_for_interrupt();
 	virtio_net_unwatch();
+}
+
+/* A device of virtio is there from the start, and takes frames at once. */
+bool platform_net_up(void)
+{
+	return true;
+}
+
+struct store *platform_store(store_handler *handler, void *context)
+{
+	(void)handler, (void)context;
+	return NULL;
 }
 
 const char *board_init(const struct pvh_start_info *pvh, uintptr_t *heap, uintptr_t end)
