@@ -16,8 +16,9 @@ from pyroute2 import IPRoute
 
 from jitsu.api import control
 from jitsu.backends.qemu_accel import hello_image
+from jitsu.bench.capture import Capture
 from jitsu.bench.demo import CLIENT, DIRECTORY, daemon
-from jitsu.host.netns import UPLINK, TwoHosts, two_hosts
+from jitsu.host.netns import CLIENT_PORT, UPLINK, TwoHosts, two_hosts
 
 NEEDED = ("qemu-system-x86_64", "curl", "dig", "nft")
 
@@ -88,6 +89,17 @@ class Lab:
 
     def curl(self, url: str, *options: str) -> subprocess.CompletedProcess[str]:
         return self.client("curl", "-sS", "--noproxy", "*", "-m", "10", *options, url)
+
+    @contextmanager
+    def clean_wire(self) -> Iterator[None]:
+        """See to it that the client's network card sees nothing sent again, and no RST."""
+        with self.hosts.at(self.hosts.client):
+            capture = Capture(CLIENT_PORT)
+        with capture:
+            yield
+            seen = capture.drain()
+        assert seen.syn_ack, "there was a connection"
+        assert (seen.syn_retransmits, seen.retransmits, seen.resets) == (0, 0, 0)
 
     def guests(self) -> list[int]:
         """Return the pids of guests that run on the host."""

@@ -51,8 +51,13 @@ def talker(public: Path) -> str:
 def test_tls(lab6: Lab, public: Path, talker: str, mode: str) -> None:
     more = f'{talker}\nhandoff = "{mode}"\n{MODES[mode]}'
     with serve(lab6, public / TALKER.name, more):
-        page = lab6.curl(f"https://{ADDRESSES[4]}/", "--insecure")
+        with lab6.clean_wire():
+            page = lab6.curl(f"https://{ADDRESSES[4]}/", "--insecure")
         assert (page.returncode, page.stdout) == (0, "securely"), page.stderr
+        lab6.ask("stop", "www")
+        with lab6.clean_wire():
+            said = lab6.client("openssl", "s_client", "-brief", "-connect", f"{ADDRESSES[4]}:443")
+        assert "CONNECTION ESTABLISHED" in said.stderr
 
 
 def message(text: bytes) -> bytes:
@@ -64,7 +69,7 @@ def message(text: bytes) -> bytes:
 def test_a_websocket(lab6: Lab, public: Path, talker: str, mode: str) -> None:
     """It speaks before there is anybody, and goes on for as long as it likes."""
     more = f'{talker}\nhandoff = "{mode}"\n{MODES[mode]}'
-    with serve(lab6, public / TALKER.name, more), connect(lab6) as client:
+    with serve(lab6, public / TALKER.name, more), lab6.clean_wire(), connect(lab6) as client:
         client.sendall(OPENING + message(b"early"))
         told = b""
         while not told.endswith(b"\x81\x05early"):
