@@ -24,7 +24,14 @@ from jitsu.core.events import (
     Wake,
 )
 from jitsu.core.probe import PROBE_PORT
-from jitsu.core.readiness import OWN_MAC, PROBE_RETRY_FIRST, PROBE_RETRY_MAX, SPOKEN_MAX
+from jitsu.core.readiness import (
+    ASK_FIRST,
+    ASK_MAX,
+    OWN_MAC,
+    PROBE_RETRY_FIRST,
+    PROBE_RETRY_MAX,
+    SPOKEN_MAX,
+)
 from jitsu.core.sleeper import (
     HELD_BYTES_MAX,
     HELD_DATAGRAMS_MAX,
@@ -704,6 +711,27 @@ def heard_probed() -> tuple[Port, tcp.Segment]:
     return port, probe_in(rest)
 
 
+@pytest.mark.parametrize("of", [A, PROBED], ids=["frame", "tcp"])
+def test_a_guest_whose_first_frame_was_lost_is_asked(of: Service) -> None:
+    port = Port(of)
+    port.enters(State.BOOTING)
+    question = SendToGuest(of.name, who_has(of.address, (OWN_MAC, PROBE)))
+    now = 0.0
+    for wait in (ASK_FIRST, 2 * ASK_FIRST, 4 * ASK_FIRST, 8 * ASK_FIRST, ASK_MAX, ASK_MAX):
+        now += wait
+        assert port.core.deadline() == pytest.approx(now)
+        assert port.tick(now - 1e-6) == []
+        now = port.core.deadline() or now
+        assert port.tick(now) == [question]
+    heard, then = port.guest(is_at(of.address, of.mac, (OWN_MAC, PROBE)))
+    assert heard == Heard(of.name)
+    if of is A:
+        assert then == CanServe(A.name)
+        assert port.core.deadline() is None
+    else:
+        assert probe_in([then]).flags == Flags.SYN
+
+
 def test_a_server_is_probed_from_its_first_frame_on() -> None:
     port, probe = heard_probed()
     assert probe.flags == Flags.SYN
@@ -777,7 +805,7 @@ def test_probes_end_with_the_boot(state: State) -> None:
     assert port.tick(1.0) == []
     # The next boot is probed as the first was.
     port.enters(State.ASLEEP, State.BOOTING)
-    assert port.core.deadline() is None
+    assert port.core.deadline() == pytest.approx(1.0 + ASK_FIRST)
     assert probe_in(port.guest(announcement(PROBED))[1:]) == first
     assert port.core.deadline() == pytest.approx(1.0 + PROBE_RETRY_FIRST)
 

@@ -6,6 +6,9 @@ own word in the store (`core.handoff`), which is not seen here.
 
 A probe comes from an address that is nobody's (`NetworkConfig.probe`) and travels on the guest's
 own link, so that no client ever sees a trace of it.
+
+*A first frame may be lost*: on a host that is busy a guest announces itself before its link is up,
+and has no reason to say it again. So one that is not heard for a while is asked for its address.
 """
 
 from dataclasses import dataclass, field
@@ -24,6 +27,9 @@ SPOKEN_MAX = 1024
 """Peers that a booting guest has spoken to; one that boots does not talk to more."""
 PROBE_RETRY_FIRST, PROBE_RETRY_MAX = 0.001, 0.05
 """Seconds between probes: a server that is about to listen does so within milliseconds."""
+ASK_FIRST, ASK_MAX = 0.1, 1.0
+"""Seconds until a guest is asked that nobody has heard, doubled with each question up to the most:
+most have been heard by then."""
 OWN_MAC = mac_of("synjitsu, the port")
 
 
@@ -35,6 +41,7 @@ class _Boot:
     served: bool = False
     spoken: set[tuple[bytes, int, int]] = field(default_factory=set)
     probe_wait: float = PROBE_RETRY_FIRST
+    ask_wait: float = ASK_FIRST
 
 
 class Readiness:
@@ -54,12 +61,16 @@ class Readiness:
         """Send the probes that are due."""
         effects: list[Effect] = []
         for name in self._probing.due(now):
-            effects += self._probe(self._boots[cast(Name, name)], now)
+            boot = self._boots[cast(Name, name)]
+            effects += self._probe(boot, now) if boot.sleeper.heard else self._ask(boot, now)
         return effects
 
-    def begin(self, sleeper: Sleeper) -> None:
+    def begin(self, sleeper: Sleeper, now: float) -> None:
         """A guest of the service boots."""
-        self._boots[sleeper.service.name] = _Boot(sleeper)
+        boot = self._boots[sleeper.service.name] = _Boot(sleeper)
+        waits = isinstance(sleeper.service.ready, ReadyOnFrame | ReadyOnTcp)
+        if waits and not sleeper.imports:
+            self._probing.set(sleeper.service.name, now + boot.ask_wait)
 
     def end(self, name: Name) -> None:
         """It boots no more: it serves, or never will."""
@@ -103,6 +114,7 @@ class Readiness:
 
     def _first(self, boot: _Boot, now: float) -> list[Effect]:
         """Deal with a first frame."""
+        self._probing.set(boot.sleeper.service.name, None)
         if boot.sleeper.imports:
             return []
         if isinstance(boot.sleeper.service.ready, ReadyOnFrame):
@@ -115,6 +127,17 @@ class Readiness:
         boot.served = True
         self._probing.set(boot.sleeper.service.name, None)
         return CanServe(boot.sleeper.service.name)
+
+    def _ask(self, boot: _Boot, now: float) -> list[Effect]:
+        """Ask a guest that has not been heard whether it has its address."""
+        service = boot.sleeper.service
+        boot.ask_wait = min(2 * boot.ask_wait, ASK_MAX)
+        self._probing.set(service.name, now + boot.ask_wait)
+        nobody = Mac(bytes(6))
+        asked = arp.Arp(arp.Operation.REQUEST, OWN_MAC, self._probe_ip, nobody, service.address)
+        to_all, kind = ethernet.BROADCAST, ethernet.EtherType.ARP
+        frame = ethernet.Frame(to_all, OWN_MAC, kind, arp.encode(asked))
+        return [SendToGuest(service.name, ethernet.encode(frame))]
 
     def _probe(self, boot: _Boot, now: float) -> list[Effect]:
         service = boot.sleeper.service

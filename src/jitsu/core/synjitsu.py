@@ -295,7 +295,7 @@ class Synjitsu:
             case State.BOOTING:
                 sleeper.heard, sleeper.linked = False, True
                 sleeper.handover.begin(epoch)
-                self._readiness.begin(sleeper)
+                self._readiness.begin(sleeper, now)
                 kept = self._kept_for(sleeper)
                 # What one that died has left is no business of the next.
                 strays = self._sift(sleeper, now) if before is State.BOOTING else []
