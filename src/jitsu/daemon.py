@@ -31,6 +31,7 @@ from jitsu.errors import ControlError, HostError
 from jitsu.host.guests import Guests
 from jitsu.host.log import Late
 from jitsu.host.network import Network
+from jitsu.host.saved import Saved
 from jitsu.life import Lives, running, started
 from jitsu.model import Cause, Config, Epoch, Name, Service, State
 from jitsu.run import Run
@@ -53,12 +54,13 @@ class Ambient:
     """What differs from run to run: time, chance and history.
 
     `clock` is in seconds and never goes back, `secret` keys what must not be guessed, `serial` is
-    that of the zones (RFC 1035 section 3.3.13).
+    that of the zones (RFC 1035 section 3.3.13), `saved` is where guests are suspended to.
     """
 
     clock: Callable[[], float]
     secret: bytes
     serial: int
+    saved: Saved
 
 
 class Daemon:
@@ -80,14 +82,14 @@ class Daemon:
         )
         self._network = network
         self._backends = backends
-        self._log = log
+        self.log = log
         self._late = Late()
         self._clock = ambient.clock
         self._gatekeeper = Gatekeeper(config.host.memory)
         self._runs = {
             s.name: Run(s, summoning.Summoner(s, self._gatekeeper)) for s in config.services
         }
-        self._lives = Lives(self, self._runs, network, backends, guests, log)
+        self._lives = Lives(self, self._runs, network, backends, guests, ambient.saved)
         self._deadlines = Deadlines()
         self._todo: deque[Any] = deque()
         self._draining = False
@@ -217,7 +219,8 @@ class Daemon:
         now = self._clock()
         run.last_request = now
         if run.summoner.heeds(cause):
-            epoch = Epoch(run.summoner.epoch + 1)
+            is_new = run.summoner.state is not State.PAUSED
+            epoch = Epoch(run.summoner.epoch + is_new)
             run.waterfall = Waterfall(name, epoch, cause, now)
         self.tell_summoner(name, summoning.Wanted(cause))
 
@@ -285,6 +288,9 @@ class Daemon:
                 self._resolver.forward(effect)
             case (
                 summoning.Boot()
+                | summoning.Resume()
+                | summoning.Restore()
+                | summoning.Discard()
                 | summoning.Look()
                 | summoning.Fence()
                 | summoning.HandOver()
@@ -326,10 +332,16 @@ class Daemon:
             case _:
                 assert_never(effect)
 
-    def _perform_summoners(self, effect: summoning.Effect) -> None:
+    def _perform_summoners(self, effect: summoning.Effect) -> None:  # noqa: C901
         match effect:
             case summoning.Boot(service, epoch):
                 self._lives.boot(service, epoch)
+            case summoning.Resume(service, epoch):
+                self.start(self._lives.resume(service, epoch))
+            case summoning.Restore(service, epoch):
+                self._lives.restore(service, epoch)
+            case summoning.Discard(service):
+                self._lives.discard(service)
             case summoning.Look(service):
                 self.start(self._lives.look(service))
             case summoning.Fence(service):
@@ -348,7 +360,7 @@ class Daemon:
     def _entered(self, service: Service, state: State, reason: str) -> None:
         run = self._runs[service.name]
         run.follow()
-        level = self._log.warning if reason else self._log.info
+        level = self.log.warning if reason else self.log.info
         told = {"service": service.name, "epoch": run.summoner.epoch, "reason": reason or None}
         self._late.write(partial(level, str(state), **told))
         self.tell_synjitsu(events.StateEntered(service.name, state, run.summoner.epoch))
@@ -382,7 +394,7 @@ class Daemon:
             run.wake()
         await asyncio.sleep(0)  # who waits for a summons is told before the end begins
         for name in self._runs:
-            self.tell_summoner(name, summoning.Dismissed())
+            self.tell_summoner(name, summoning.Dismissed(for_good=True))
         for run in self._runs.values():
             instance = await started(run)
             if instance is not None:

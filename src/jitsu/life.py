@@ -1,4 +1,4 @@
-"""What is done with guests: they are booted, given their addresses, fenced, stopped.
+"""What is done with guests: they are booted, given their addresses, fenced, paused, stopped.
 
 Here is what takes time; each of these is a task of the daemon's, and what comes of it is told to
 the cores. Moves of one service's address happen one after the other, under its lock: a guest that
@@ -7,7 +7,7 @@ wrong owner.
 """
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -15,19 +15,25 @@ from typing import Any, Protocol
 
 from structlog.typing import FilteringBoundLogger
 
-from jitsu.backends.base import Backend, Instance
+from jitsu.backends.base import Backend, Instance, Pauses, Resumes, Suspends, Watch
 from jitsu.core import events
 from jitsu.core import summon as summoning
 from jitsu.core.segment import Ends
 from jitsu.errors import HostError
 from jitsu.host.guests import Guests
 from jitsu.host.network import Network
+from jitsu.host.saved import Saved
 from jitsu.model import Epoch, Name, Service, State, StopMode
 from jitsu.run import BootWatch, Run
+
+Start = Callable[[Watch], Awaitable[Instance]]
+"""Starts a guest."""
 
 
 class Cores(Protocol):
     """Who decides: the daemon, which knows the cores."""
+
+    log: FilteringBoundLogger
 
     def tell_summoner(self, name: Name, event: summoning.Event) -> None:
         """Give an event to the summoner of a service."""
@@ -73,31 +79,51 @@ class Lives:
         network: Network,
         backends: Mapping[str, Backend],
         guests: Mapping[str, Guests],
-        log: FilteringBoundLogger,
+        saved: Saved,
     ) -> None:
         self._cores = cores
         self._runs = runs
         self._network = network
         self._backends = backends
         self._guests = guests
-        self._log = log
+        self._saved = saved
 
     def boot(self, service: Service, epoch: Epoch) -> None:
         """Boot a guest, and be with it until it is gone."""
         run = self._runs[service.name]
         run.started = asyncio.get_running_loop().create_future()
-        self._cores.start(self._live(run, epoch))
+        boot = partial(self._backends[service.backend].boot, service, epoch, self._network)
+        self._cores.start(self._live(run, epoch, boot))
 
-    async def _live(self, run: Run, epoch: Epoch) -> None:
-        """Boot a guest and be with it until it is gone."""
+    def restore(self, service: Service, epoch: Epoch) -> None:
+        """Start a guest that is in its file, and be with it until it is gone."""
+        run = self._runs[service.name]
+        run.started = asyncio.get_running_loop().create_future()
+        self._cores.start(self._live(run, epoch, partial(self._restored, service, epoch)))
+
+    def discard(self, service: Service) -> None:
+        """Remove the file of a suspended guest."""
+        self._saved.discard(service.name)
+
+    async def _restored(self, service: Service, epoch: Epoch, watch: Watch) -> Instance:
+        """Return the guest that is in the file, which is there no more."""
+        backend = self._backends[service.backend]
+        assert isinstance(backend, Resumes), "the configuration was checked"
+        file = self._saved.file(service.name)
+        try:
+            return await backend.resume(service, epoch, self._network, watch, file)
+        finally:
+            self._saved.discard(service.name)
+
+    async def _live(self, run: Run, epoch: Epoch, start: Start) -> None:
+        """Start a guest and be with it until it is gone."""
         service, future = run.service, run.started
         assert future is not None
         self._cores.mark(service.name, "boot")
         told = Told(self._cores, service.name, epoch)
         watch = BootWatch(partial(self._cores.mark, service.name), told.sent, future)
         try:
-            backend = self._backends[service.backend]
-            instance = await backend.boot(service, epoch, self._network, watch)
+            instance = await start(watch)
         except (HostError, OSError) as error:
             # Whatever a backend meets on its way costs this boot, not the guests that run.
             future.set_result(None)
@@ -106,13 +132,17 @@ class Lives:
             return
         watch.begin(instance)
         presence = self._guests[service.backend].enter(service, epoch, instance.link, told)
+        if run.summoner.state is State.SUSPENDED:
+            self._cores.mark(service.name, "can serve", span="resume", since="boot")
+            self._cores.tell_summoner(service.name, summoning.Resumed(epoch))
         exit_ = await instance.gone
         presence.leave()
         await self._take_over(run)
         run.started = None
-        gone = summoning.Gone(epoch, exit_.reason, exit_.clean, exit_.began)
+        gone = summoning.Gone(epoch, exit_.reason, exit_.clean, exit_.began, exit_.saved)
         self._cores.tell_summoner(service.name, gone)
-        instance.link.ask_orphans()
+        if not exit_.saved:  # else its clients are still its own
+            instance.link.ask_orphans()
 
     async def track(self, effect: events.Track) -> None:
         """Have connections counted, or no more."""
@@ -136,7 +166,7 @@ class Lives:
         try:
             await doing
         except HostError as error:
-            self._log.warning("not handed over", service=effect.name, reason=str(error))
+            self._cores.log.warning("not handed over", service=effect.name, reason=str(error))
             if (instance := running(run)) is not None and run.summoner.epoch == effect.epoch:
                 instance.stop(StopMode.DESTROY)
             return
@@ -155,7 +185,7 @@ class Lives:
             if instance is not None:
                 instance.link.shift(ends, delta)
         except HostError as error:
-            self._log.warning("not spliced", service=name, reason=str(error))
+            self._cores.log.warning("not spliced", service=name, reason=str(error))
             self._cores.tell_synjitsu(events.Unshiftable(name, ends, str(error)))
 
     async def hand_over(self, service: Service) -> None:
@@ -171,7 +201,7 @@ class Lives:
                 await self._network.own(service, instance.link)
             except HostError as error:
                 # The guest has died under us; `gone` follows.
-                self._log.warning("hand-over failed", service=service.name, reason=str(error))
+                self._cores.log.warning("hand-over failed", service=service.name, reason=str(error))
                 await self._network.own(service, None)
                 self._cores.tell_synjitsu(events.Moved(service.name, to_guest=False))
                 return
@@ -202,12 +232,49 @@ class Lives:
         await self.look(service)
 
     async def stop(self, service: Service, epoch: Epoch, how: StopMode) -> None:
-        """End a guest, whose address is Synjitsu's from now on."""
+        """End a guest, or let it rest; its address is Synjitsu's from now on."""
         run = self._runs[service.name]
         instance = await started(run)
         await self._take_over(run)
-        if instance is not None and run.summoner.epoch == epoch:
-            instance.stop(how)
+        if instance is None or run.summoner.epoch != epoch:
+            return
+        match how:
+            case StopMode.PAUSE:
+                await self._pause(service, epoch, instance)
+            case StopMode.SUSPEND:
+                assert isinstance(instance, Suspends), "the configuration was checked"
+                instance.suspend(self._saved.file(service.name))
+            case _:
+                instance.stop(how)
+
+    async def _pause(self, service: Service, epoch: Epoch, instance: Instance) -> None:
+        assert isinstance(instance, Pauses), "the configuration was checked"
+        try:
+            await instance.pause()
+        except HostError as error:
+            self._end(service, instance, f"not paused: {error}")
+            return
+        self._cores.tell_summoner(service.name, summoning.Paused(epoch))
+
+    async def resume(self, service: Service, epoch: Epoch) -> None:
+        """Let a guest that is paused run on."""
+        run = self._runs[service.name]
+        instance = running(run)
+        if instance is None or run.summoner.epoch != epoch:
+            return  # it has just gone
+        assert isinstance(instance, Pauses), "the configuration was checked"
+        try:
+            await instance.resume()
+        except HostError as error:
+            self._end(service, instance, f"not resumed: {error}")
+            return
+        self._cores.mark(service.name, "can serve", span="resume")
+        self._cores.tell_summoner(service.name, summoning.Resumed(epoch))
+
+    def _end(self, service: Service, instance: Instance, why: str) -> None:
+        """End a guest that does not do as it is told; `gone` follows, if it has not."""
+        self._cores.log.warning(why, service=service.name)
+        instance.stop(StopMode.DESTROY)
 
 
 async def started(run: Run) -> Instance | None:

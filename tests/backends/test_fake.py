@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -31,6 +32,18 @@ class Actor:
         assert isinstance(link, SimulatedLink)
         Server(service.mac, service.address, link.guest_sends, page_of(service)).announce()
 
+    def pause(self, link: GuestLink) -> None:
+        """Nothing is sent to it."""
+
+    def resume(self, link: GuestLink) -> None:
+        """Nothing is sent to it."""
+
+    def save(self, link: GuestLink) -> str:
+        return "a guest"
+
+    def restore(self, service: Service, link: GuestLink, saved: str) -> bool:
+        return saved == "a guest"
+
 
 @asynccontextmanager
 async def make(script: Script | None, fate: Fate) -> AsyncIterator[Case]:
@@ -48,6 +61,7 @@ STORIES: list[Callable[[Make], Awaitable[None]]] = [
     contract.check_stop_while_booting,
     contract.check_death,
     contract.check_cannot_start,
+    contract.check_pause,
 ]
 
 
@@ -55,6 +69,13 @@ STORIES: list[Callable[[Make], Awaitable[None]]] = [
 def test_contract(story: Callable[[Make], Awaitable[None]]) -> None:
     async def main() -> None:
         await story(partial(make, None))
+
+    clock.run(main())
+
+
+def test_contract_of_those_that_can_be_suspended(tmp_path: Path) -> None:
+    async def main() -> None:
+        await contract.check_suspend(partial(make, None), tmp_path / "saved")
 
     clock.run(main())
 
@@ -77,10 +98,14 @@ def broken(story: Callable[[Make], Awaitable[None]], script: Script) -> None:
         clock.run(main())
 
 
-def test_the_contract_finds_what_is_broken() -> None:
+def test_the_contract_finds_what_is_broken(tmp_path: Path) -> None:
     never = float("inf")
     broken(contract.check_cannot_start, Script())
     broken(contract.check_death, Script())
     broken(contract.check_stop_while_booting, Script(boots_after=never))
     broken(partial(contract.check_life, how=StopMode.DESTROY), Script(boots_after=never))
     broken(partial(contract.check_life, how=StopMode.DESTROY), Script(stops_after=1e6))
+    broken(contract.check_pause, Script(rests_after=1e6))
+    broken(partial(contract.check_suspend, file=tmp_path / "f"), Script(rests_after=1e6))
+    cannot = Script(cannot=frozenset({"suspend"}))
+    broken(partial(contract.check_suspend, file=tmp_path / "f"), cannot)

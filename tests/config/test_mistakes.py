@@ -268,12 +268,13 @@ SENSE = [
         "4: handoff: www.elf does not say that it can import connections (no Jitsu note); "
         "use splice or replay",
     ),
-    *(
-        (
-            WWW + f"stop = '{s}'",
-            f"4: stop: {s} is not what backend qemu can do; use destroy or shutdown",
-        )
-        for s in ("pause", "suspend")
+    (
+        WWW + "stop = 'suspend'",
+        "4: stop: suspend is not what backend qemu can do; use destroy, shutdown or pause",
+    ),
+    (
+        PROGRAM.format("/bin/true") + "ready = 'delay:1'\nstop = 'pause'",
+        "6: stop: pause is not what backend process can do; use destroy or shutdown",
     ),
     (WWW + "warm = 1", "4: warm: is not what backend qemu can do; leave it out"),
     (WWW + "nics = ['br1']", "4: nics: is not what backend qemu can do; leave it out"),

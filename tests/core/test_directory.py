@@ -132,13 +132,15 @@ HELD, GIVEN, FAILED = "held", "given", "failed"
 LIFE = [
     # state, service, summoned?, then
     (State.ASLEEP, "www", True, HELD),
-    (State.PAUSED, "www", True, HELD),
+    (State.PAUSED, "www", True, GIVEN),
     (State.SUSPENDED, "www", True, HELD),
     (State.BOOTING, "www", True, GIVEN),
     (State.STOPPING, "www", True, GIVEN),
     (State.AWAKE, "www", False, GIVEN),
     (State.FAILED, "www", False, FAILED),
     (State.ASLEEP, "api", True, HELD),
+    (State.PAUSED, "api", True, HELD),
+    (State.SUSPENDED, "api", True, HELD),
     (State.BOOTING, "api", True, HELD),
     (State.STOPPING, "api", True, HELD),
     (State.AWAKE, "api", False, GIVEN),

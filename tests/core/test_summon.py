@@ -15,9 +15,11 @@ from jitsu.core.summon import (
     REFUSED_RETRY,
     SHUTDOWN_GRACE,
     STABLE_AFTER,
+    SUSPEND_GRACE,
     Admit,
     Admitted,
     Boot,
+    Discard,
     Dismissed,
     Effect,
     Entered,
@@ -25,7 +27,11 @@ from jitsu.core.summon import (
     Gone,
     HandOver,
     Look,
+    Paused,
     Ready,
+    Restore,
+    Resume,
+    Resumed,
     Stop,
     Summoner,
     Traffic,
@@ -468,8 +474,188 @@ def test_a_boot_that_is_killed_keeps_its_turn_until_it_is_gone(given_up: str) ->
     assert first.handle(Gone(first.epoch, "killed"), 10.1)[-1] == Admit(second.service.name)
 
 
+# Guests that are paused or suspended.
+
+
+def resting(how: StopMode, now: float = 31.0, **changes: Any) -> Summoner:
+    """Return the summoner of a guest that is paused or suspended."""
+    s = fenced(stop=how, **changes)
+    assert s.handle(Traffic(0.0, 0), 30.5) == [Stop(s.service, Epoch(1), how)]
+    paused = how is StopMode.PAUSE
+    event = Paused(Epoch(1)) if paused else Gone(Epoch(1), "suspended", clean=True, saved=True)
+    state = State.PAUSED if paused else State.SUSPENDED
+    assert s.handle(event, now) == [Entered(s.service, state)]
+    assert s.deadline() is None
+    return s
+
+
+def test_a_paused_guest_runs_on_for_a_wish() -> None:
+    s = resting(StopMode.PAUSE)
+    assert s.heeds(Cause.SYN)
+    assert s.handle(WISH, 99.0) == [Resume(s.service, Epoch(1))]
+    assert not s.heeds(Cause.SYN)
+    assert s.handle(WISH, 99.1) == []
+    assert s.handle(Resumed(Epoch(1)), 99.2) == [
+        Entered(s.service, State.AWAKE),
+        HandOver(s.service),
+    ]
+    assert (s.summons, s.deadline()) == (2, 129.2)
+    assert s.handle(Resumed(Epoch(1)), 99.3) == []
+
+
+def test_a_suspended_guest_runs_on_in_a_new_epoch() -> None:
+    s = resting(StopMode.SUSPEND)
+    assert s.handle(WISH, 99.0) == [Restore(s.service, Epoch(2))]
+    assert (s.state, s.deadline()) == (State.SUSPENDED, 109.0)
+    assert s.handle(WISH, 99.1) == []
+    assert acts(s.handle(Resumed(Epoch(2)), 99.2)) == ["HandOver"]
+    assert (s.state, s.summons) == (State.AWAKE, 2)
+
+
+def test_a_paused_guest_keeps_its_memory_and_a_suspended_one_does_not() -> None:
+    for how, free in [(StopMode.PAUSE, 0), (StopMode.SUSPEND, MEMORY)]:
+        gate = Gatekeeper(MEMORY)
+        s = Summoner(service(0, stop=how), gate)
+        s.handle(WISH, 0.0)
+        s.handle(Ready(Epoch(1)), 0.0)
+        s.handle(Dismissed(), 1.0)
+        paused = how is StopMode.PAUSE
+        s.handle(Paused(Epoch(1)) if paused else Gone(Epoch(1), "saved", saved=True), 1.1)
+        assert gate.memory_free == free
+
+
+@pytest.mark.parametrize("how", [StopMode.PAUSE, StopMode.SUSPEND])
+def test_a_wish_while_it_is_being_put_to_rest_is_kept(how: StopMode) -> None:
+    s = fenced(stop=how)
+    s.handle(Traffic(0.0, 0), 30.5)
+    assert s.handle(WISH, 30.6) == []
+    if how is StopMode.PAUSE:
+        assert acts(s.handle(Paused(Epoch(1)), 30.7)) == ["Resume"]
+    else:
+        assert acts(s.handle(Gone(Epoch(1), "saved", saved=True), 30.7)) == ["Restore"]
+
+
+@pytest.mark.parametrize("how", [StopMode.PAUSE, StopMode.SUSPEND])
+def test_a_guest_that_cannot_run_on_is_booted_anew(how: StopMode) -> None:
+    s = resting(how)
+    s.handle(WISH, 99.0)
+    effects = s.handle(Gone(s.epoch, "damaged", began=False), 99.5)
+    boot = Boot(s.service, Epoch(s.epoch), Cause.SYN)
+    assert effects == [
+        Entered(s.service, State.ASLEEP, "damaged"),
+        Entered(s.service, State.BOOTING),
+        boot,
+    ]
+
+
+@pytest.mark.parametrize("how", [StopMode.PAUSE, StopMode.SUSPEND])
+def test_a_guest_that_takes_too_long_to_run_on_is_killed_first(how: StopMode) -> None:
+    s = resting(how)
+    s.handle(WISH, 99.0)
+    assert acts(s.tick(109.0)) == ["Stop"]
+    assert s.state is State.STOPPING
+    assert s.handle(Resumed(s.epoch), 109.1) == []
+    assert acts(s.handle(Gone(s.epoch, "killed"), 109.2)) == ["Boot"]
+
+
+def test_a_guest_that_dies_while_it_is_paused_is_gone() -> None:
+    s = resting(StopMode.PAUSE)
+    assert s.handle(Gone(Epoch(1), "killed"), 40.0) == [Entered(s.service, State.ASLEEP, "killed")]
+
+
+def test_a_guest_that_is_not_put_to_rest_in_time_is_destroyed() -> None:
+    for how, grace in [(StopMode.PAUSE, SHUTDOWN_GRACE), (StopMode.SUSPEND, SUSPEND_GRACE)]:
+        s = fenced(stop=how)
+        s.handle(Traffic(0.0, 0), 31.0)
+        assert s.tick(31.0 + grace) == [Stop(s.service, Epoch(1), StopMode.DESTROY)]
+        assert s.handle(Paused(Epoch(1)), 99.0) == [], "too late"
+        late = s.handle(Gone(Epoch(1), "saved", saved=how is StopMode.SUSPEND), 99.1)
+        assert acts(late) == (["Discard"] if how is StopMode.SUSPEND else [])
+        assert s.state is State.ASLEEP
+
+
+@pytest.mark.parametrize("for_good", [True, False])
+def test_an_operator_ends_what_rests(for_good: bool) -> None:
+    s = resting(StopMode.PAUSE)
+    assert acts(s.handle(Dismissed(for_good), 40.0)) == ["Stop"]
+    assert s.handle(Gone(Epoch(1), "killed"), 40.1) == [Entered(s.service, State.ASLEEP)]
+    s = resting(StopMode.SUSPEND)
+    assert acts(s.handle(Dismissed(for_good), 40.0)) == ["Discard"]
+    assert s.state is State.ASLEEP
+    assert s.handle(Dismissed(for_good), 40.1) == []
+
+
+def test_an_operator_who_ends_it_while_it_comes_back_means_it() -> None:
+    for how in (StopMode.PAUSE, StopMode.SUSPEND):
+        s = resting(how)
+        s.handle(WISH, 40.0)
+        assert acts(s.handle(Dismissed(), 40.1)) == ["Stop"]
+        assert acts(s.handle(Gone(s.epoch, "killed"), 40.2)) == []
+        assert s.state is State.ASLEEP
+
+
+@pytest.mark.parametrize("how", [StopMode.PAUSE, StopMode.SUSPEND])
+def test_the_end_of_the_daemon_is_for_good(how: StopMode) -> None:
+    s = awake(stop=how)
+    assert s.handle(Dismissed(for_good=True), 1.0)[-1] == Stop(
+        s.service, Epoch(1), StopMode.DESTROY
+    )
+    s = awake(stop=how)
+    assert s.handle(Dismissed(), 1.0)[-1] == Stop(s.service, Epoch(1), how)
+    assert s.handle(Dismissed(), 1.1) == []
+    killed = Stop(s.service, Epoch(1), StopMode.DESTROY)
+    assert s.handle(Dismissed(for_good=True), 1.2) == [killed]
+    assert s.handle(Dismissed(for_good=True), 1.3) == []
+
+
+def test_a_suspended_guest_that_finds_no_memory_stays_suspended() -> None:
+    gate = Gatekeeper(MEMORY)
+    first, second = (Summoner(service(i, stop=StopMode.SUSPEND), gate) for i in range(2))
+    first.handle(WISH, 0.0)
+    first.handle(Ready(Epoch(1)), 0.0)
+    first.handle(Dismissed(), 1.0)
+    first.handle(Gone(Epoch(1), "saved", saved=True), 1.1)
+    second.handle(WISH, 2.0)
+    (failed,) = first.handle(WISH, 2.1)
+    assert failed == Entered(first.service, State.FAILED, "no memory: 0 MiB of [host] memory free")
+    assert first.tick(2.1 + REFUSED_RETRY) == [Entered(first.service, State.SUSPENDED)]
+    first.handle(WISH, 4.0)
+    second.handle(Dismissed(), 4.1)
+    second.handle(Gone(Epoch(1), "killed"), 4.2)
+    effects = first.handle(Wanted(Cause.OPERATOR), 4.3)
+    assert effects == [
+        Entered(first.service, State.SUSPENDED),
+        Restore(first.service, Epoch(2)),
+    ]
+
+
+def test_a_suspended_guest_waits_its_turn() -> None:
+    gate = Gatekeeper(2 * MEMORY, boots_max=1)
+    first, second = (Summoner(service(i, stop=StopMode.SUSPEND), gate) for i in range(2))
+    first.handle(WISH, 0.0)
+    first.handle(Ready(Epoch(1)), 0.0)
+    first.handle(Dismissed(), 1.0)
+    first.handle(Gone(Epoch(1), "saved", saved=True), 1.1)
+    second.handle(WISH, 2.0)
+    assert first.handle(WISH, 2.1) == []
+    assert (first.state, first.deadline()) == (State.SUSPENDED, None)
+    assert first.handle(Resumed(Epoch(2)), 2.2) == [], "it has not begun"
+    admitted = second.handle(Ready(Epoch(1)), 2.3)[-1]
+    assert admitted == Admit(first.service.name)
+    assert acts(first.handle(Dismissed(), 2.4)) == ["Discard"]
+    assert first.state is State.ASLEEP
+
+
+def test_old_news_of_those_who_rest() -> None:
+    s = resting(StopMode.PAUSE)
+    assert s.handle(Paused(Epoch(0)), 40.0) == []
+    assert s.handle(Paused(Epoch(1)), 40.0) == []
+    assert s.handle(Resumed(Epoch(0)), 40.0) == []
+    assert s.handle(Resumed(Epoch(1)), 40.0) == [], "nobody has asked"
+
+
 class Lives(RuleBasedStateMachine):
-    """Three services, one of which may boot at a time, and two of which fit the memory.
+    """Services, one of which may boot at a time, and some of which fit the memory.
 
     The machine plays the daemon and the world: what was asked for may happen at any later time, or
     be overtaken by anything else.
@@ -479,6 +665,8 @@ class Lives(RuleBasedStateMachine):
         {"stop": StopMode.DESTROY},
         {"stop": StopMode.SHUTDOWN, "memory": 2 * MEMORY},
         {"ready": ReadyOnDelay(2.0)},
+        {"stop": StopMode.PAUSE},
+        {"stop": StopMode.SUSPEND},
     )
     numbers = st.integers(0, len(kinds) - 1)
 
@@ -496,6 +684,10 @@ class Lives(RuleBasedStateMachine):
         self.booting: set[Name] = set()
         self.doomed: set[Name] = set()
         self.looks: list[Name] = []
+        self.resting: dict[Name, StopMode] = {}  # those who are being put to rest
+        self.paused: set[Name] = set()
+        self.resuming: set[Name] = set()
+        self.files: set[Name] = set()
 
     def perform(self, effects: list[Effect]) -> None:
         todo = deque(effects)
@@ -509,21 +701,47 @@ class Lives(RuleBasedStateMachine):
                 assert not self.booting, "more boots at once than may be"
                 self.guests[service.name] = epoch
                 self.booting.add(service.name)
-            case Stop(service, epoch):
+            case Stop(service, epoch, how):
                 assert self.guests[service.name] == epoch, "what is stopped runs"
-                self.doomed.add(service.name)
+                self.resting.pop(service.name, None)
+                if how in (StopMode.PAUSE, StopMode.SUSPEND):
+                    self.resting[service.name] = how
+                else:
+                    self.doomed.add(service.name)
+            case Resume() | Restore() | Discard():
+                self.perform_rest(effect)
             case Look(service) | Fence(service):
                 assert service.name in self.guests
                 self.looks.append(service.name)
             case HandOver(service):
                 assert service.name in self.guests
                 assert service.name not in self.doomed, "no address for a guest that is stopped"
+                assert service.name not in self.resting, "nor for one that is put to rest"
+                assert service.name not in self.paused, "nor for one that is"
                 self.booting.discard(service.name)
             case Admit(name):
                 return self.by_name[name].handle(Admitted(), self.now)
             case Entered(service, state, reason):
                 assert bool(reason) or state is not State.FAILED, "a failure has a reason"
         return []
+
+    def perform_rest(self, effect: Resume | Restore | Discard) -> None:
+        name = effect.service.name
+        match effect:
+            case Resume(_, epoch):
+                assert self.guests[name] == epoch, "what is resumed is there"
+                assert name in self.paused, "and paused"
+                self.resuming.add(name)
+            case Restore(_, epoch):
+                assert name not in self.guests, "two guests at once"
+                assert not self.booting, "more boots at once than may be"
+                assert name in self.files, "what is restored is saved"
+                self.files.remove(name)
+                self.guests[name] = epoch
+                self.booting.add(name)
+                self.resuming.add(name)
+            case Discard():
+                self.files.remove(name)
 
     def tick(self, s: Summoner) -> None:
         self.perform(s.tick(self.now))
@@ -546,11 +764,15 @@ class Lives(RuleBasedStateMachine):
     def somebody_wants_it(self, number: int, cause: Cause) -> None:
         self.perform(self.lives[number].handle(Wanted(cause), self.now))
 
-    @rule(number=numbers)
-    def the_operator_dismisses_it(self, number: int) -> None:
+    @rule(number=numbers, for_good=st.booleans())
+    def the_operator_dismisses_it(self, number: int, for_good: bool) -> None:
         s = self.lives[number]
-        self.perform(s.handle(Dismissed(), self.now))
+        self.perform(s.handle(Dismissed(for_good), self.now))
         assert s.state not in (State.AWAKE, State.BOOTING)
+        if for_good:
+            assert s.state not in (State.PAUSED, State.SUSPENDED)
+            assert s.service.name not in self.resting
+            assert s.service.name not in self.files
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 4.0, 15.0, 70.0]))
     def time_passes(self, seconds: float) -> None:
@@ -559,9 +781,29 @@ class Lives(RuleBasedStateMachine):
     @precondition(lambda self: self.booting)
     @rule()
     def a_guest_is_ready(self) -> None:
-        for name in self.booting.copy():
+        for name in self.booting - self.resuming:
             s = self.by_name[name]
             self.perform(s.handle(Ready(self.guests[name]), self.now))
+
+    @precondition(lambda self: self.resting)
+    @rule(data=st.data())
+    def a_guest_rests(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.resting)))
+        how, epoch = self.resting.pop(name), self.guests[name]
+        if how is StopMode.PAUSE:
+            self.paused.add(name)
+            self.perform(self.by_name[name].handle(Paused(epoch), self.now))
+        else:
+            self.files.add(name)
+            self.end(name, clean=True, saved=True)
+
+    @precondition(lambda self: self.resuming)
+    @rule(data=st.data())
+    def a_guest_runs_on(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.resuming)))
+        self.resuming.discard(name)
+        self.paused.discard(name)
+        self.perform(self.by_name[name].handle(Resumed(self.guests[name]), self.now))
 
     @precondition(lambda self: self.guests)
     @rule(data=st.data(), clean=st.booleans())
@@ -592,11 +834,13 @@ class Lives(RuleBasedStateMachine):
         assert s.handle(Gone(old, "long ago", clean), self.now) == []
         assert s.handle(Ready(old), self.now) == []
 
-    def end(self, name: Name, clean: bool) -> None:
+    def end(self, name: Name, clean: bool, saved: bool = False) -> None:
         epoch = self.guests.pop(name)
-        self.booting.discard(name)
-        self.doomed.discard(name)
-        self.perform(self.by_name[name].handle(Gone(epoch, "died", clean), self.now))
+        for its in (self.booting, self.doomed, self.paused, self.resuming):
+            its.discard(name)
+        self.resting.pop(name, None)
+        gone = Gone(epoch, "died", clean, saved=saved)
+        self.perform(self.by_name[name].handle(gone, self.now))
 
     @invariant()
     def nobody_is_stuck(self) -> None:
@@ -614,7 +858,13 @@ class Lives(RuleBasedStateMachine):
                     assert timed or name in self.looks
                 case State.STOPPING:
                     assert runs
-                    assert name in self.doomed or name in self.looks
+                    assert name in self.doomed or name in self.looks or name in self.resting
+                case State.PAUSED:
+                    assert runs
+                    assert name in self.paused | self.resuming
+                    assert timed is (name in self.resuming)
+                case State.SUSPENDED:
+                    assert name in self.files or (runs and timed)
                 case _:
                     assert timed or name in self.doomed
 
@@ -623,16 +873,19 @@ class Lives(RuleBasedStateMachine):
         claims = [
             s.service.memory
             for s in self.lives
-            if s.service.name in self.guests or s.state is State.BOOTING
+            if s.service.name in self.guests
+            or s.state is State.BOOTING
+            or (s.state is State.SUSPENDED and not s.heeds(Cause.SYN))
         ]
         assert self.gate.memory_free == 3 * MEMORY - sum(claims) >= 0
 
     def teardown(self) -> None:
         for s in self.lives:
-            self.perform(s.handle(Dismissed(), self.now))
+            self.perform(s.handle(Dismissed(for_good=True), self.now))
         while self.guests:
             self.end(min(self.guests), clean=True)
         assert self.gate.memory_free == 3 * MEMORY
+        assert not self.files, "a file is left"
         self.wait_until(self.now + 2 * BACKOFF_MAX)
         for s in self.lives:
             assert (s.state, s.deadline()) == (State.ASLEEP, None), "every failure ends"

@@ -214,6 +214,8 @@ class Port:
         lives: dict[str, Callable[[], object]] = {
             "lifted": lift,
             "asleep again": lambda: self.enters(State.ASLEEP),
+            "paused": lambda: self.enters(State.PAUSED),
+            "suspended": lambda: self.enters(State.SUSPENDED),
         }
         for name, step in steps.items():
             step()
@@ -254,6 +256,8 @@ guest           drop    send-on send-on send-on send-on send-on send-on send-on 
 guest-long-ago  drop    hold    hold    hold    hold    hold    hold    hold    hold
 stopping        answer  wake    hold    hold    wake    wake    drop    drop    drop
 asleep-again    answer  wake    refuse  drop    wake    wake    drop    drop    drop
+paused          answer  wake    wake    hold    wake    wake    drop    drop    drop
+suspended       answer  wake    wake    hold    wake    wake    drop    drop    drop
 failed          answer  refuse  refuse  drop    refuse  refuse  drop    drop    drop
 """
 ROWS = [line.split() for line in TABLE.strip().splitlines()[1:]]
@@ -403,6 +407,41 @@ def test_strays_held_while_the_entry_moves_to_us_wake_nobody() -> None:
     port.moving()
     port.arrives(ACK)
     assert port.moved(to_guest=False) == []
+
+
+@pytest.mark.parametrize("state", [State.PAUSED, State.SUSPENDED])
+def test_what_is_held_while_a_guest_is_put_to_rest_wakes_it(state: State) -> None:
+    for data, wakes in [(SYN, 1), (ACK, 1), (RST, 0)]:
+        port = Port()
+        port.come_to("stopping")
+        port.arrives(data)
+        woken = port.enters(state)
+        assert woken == [Wake(A.name, Cause.SYN, IPv4Address(0))] * wakes
+        # It is the same guest: what was held is its own, and comes by its own address.
+        assert port.enters(State.AWAKE) == []
+        assert port.moved(to_guest=True) == [Send(data)]
+
+
+@pytest.mark.parametrize("state", [State.PAUSED, State.SUSPENDED])
+def test_no_connection_is_opened_for_a_guest_that_has_its_own(state: State) -> None:
+    port = Port(service(0, handoff=Handoff.IMPORT, terms=TERMS))
+    port.come_to("stopping")
+    port.enters(state)
+    assert what(port, SYN) == "wake"
+    assert port.core.connections(A.name) == 0
+    # It could not run on: the next one imports what is opened now.
+    _, answer, woken = port.enters(State.ASLEEP)
+    assert isinstance(answer, Send)
+    assert isinstance(woken, Wake)
+    assert port.core.connections(A.name) == 1
+
+
+def test_strangers_do_not_wake_what_rests() -> None:
+    port = Port(summon_from=(IPv4Network("10.77.0.101/32"),))
+    port.come_to("paused")
+    for data in (SYN, ACK):
+        assert what(port, data) == "drop"
+    assert port.core.counters["not within summon_from"] == 2
 
 
 def test_a_wish_still_held_when_it_falls_asleep_wakes_it_again() -> None:

@@ -26,6 +26,7 @@ from jitsu.testing.backend_contract import (
     check_cannot_start,
     check_death,
     check_life,
+    check_pause,
     check_stop_twice,
     check_stop_while_booting,
 )
@@ -66,3 +67,4 @@ async def _stories(make: Make) -> None:
     await check_stop_while_booting(make)
     await check_death(make)
     await check_cannot_start(make)
+    await check_pause(make)

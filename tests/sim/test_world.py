@@ -9,10 +9,18 @@ import pytest
 
 from jitsu.backends.fake import Script
 from jitsu.core.sleeper import HELD_FRAMES_MAX
-from jitsu.model import Answer, ReadyOnTcp, Service, State
+from jitsu.model import Answer, Handoff, ReadyOnTcp, Service, State, StopMode
 from jitsu.testing import clock
 from jitsu.testing.peer import PORT, Outcome
-from jitsu.testing.world import World, config, page_of, random_services, service
+from jitsu.testing.world import (
+    MEMORY,
+    TERMS,
+    World,
+    config,
+    page_of,
+    random_services,
+    service,
+)
 
 SEEDS = 200
 Story = Callable[[World], Coroutine[Any, Any, None]]
@@ -103,7 +111,7 @@ async def _everybody(world: World, visit: Visit) -> None:
 
 
 def _trouble(chance: Random) -> Script:
-    match chance.randrange(6):
+    match chance.randrange(7):
         case 0:
             return Script(error="no such image")
         case 1:
@@ -112,6 +120,9 @@ def _trouble(chance: Random) -> Script:
             return Script(dies_after=0.03 * chance.random())
         case 3:
             return Script(dies_after=0.3 * chance.random(), stops_after=0.2 * chance.random())
+        case 4:
+            cannot = frozenset(chance.sample(["pause", "resume", "suspend"], 2))
+            return Script(boots_after=0.1 * chance.random(), cannot=cannot)
         case _:
             return Script(boots_after=0.1 * chance.random(), stops_after=0.2 * chance.random())
 
@@ -235,3 +246,97 @@ def test_a_flood_of_syns_is_bounded_and_a_client_is_still_served() -> None:
 
     target = service(0)
     _tell(story, target)
+
+
+KEPT = {StopMode.PAUSE: State.PAUSED, StopMode.SUSPEND: State.SUSPENDED}
+
+
+@pytest.mark.parametrize("how", KEPT)
+@pytest.mark.parametrize("mode", [{}, {"handoff": Handoff.IMPORT, "terms": TERMS}])
+def test_the_same_guest_serves_again_and_again(how: StopMode, mode: dict[str, Any]) -> None:
+    async def story(world: World) -> None:
+        free = world.daemon.memory_free
+        for _ in range(5):
+            outcome = await world.client().get(target)
+            assert outcome == Outcome(
+                syns=1, arps=1, body=page_of(target), connected=True, closed=True
+            )
+            await asyncio.sleep(1.0)
+            assert world.state(target) is KEPT[how]
+            claimed = MEMORY if how is StopMode.PAUSE else 0
+            assert world.daemon.memory_free == free - claimed
+        assert world.backend.boots == 1, "it was never booted again"
+
+    target = service(0, idle_after=0.2, stop=how, **mode)
+    _tell(story, target)
+
+
+@pytest.mark.parametrize("how", KEPT)
+def test_an_open_connection_lives_on_with_its_guest(how: StopMode) -> None:
+    async def story(world: World) -> None:
+        visit = asyncio.create_task(world.client().get(target, linger=5.0))
+        await asyncio.sleep(1.0)
+        assert await world.daemon.dismiss(target.name) is KEPT[how]
+        outcome = await visit
+        assert outcome.closed, "its FIN had the guest run on, and was answered"
+        assert not outcome.reset
+        assert world.backend.boots == 1
+
+    target = service(0, stop=how)
+    _tell(story, target)
+
+
+@pytest.mark.parametrize("how", KEPT)
+def test_a_guest_that_cannot_run_on_is_booted_again(how: StopMode) -> None:
+    async def story(world: World) -> None:
+        world.scripts[target.name] = [Script(cannot=frozenset({"resume"}))]
+        assert (await world.client().get(target)).body
+        await world.daemon.dismiss(target.name)
+        for file in (world.folder / "suspended").iterdir():
+            file.write_text("damaged")
+        outcome = await world.client().get(target)
+        assert (outcome.syns, outcome.body) == (1, page_of(target)), "the client has not noticed"
+        assert world.backend.boots == 2
+
+    target = service(0, stop=how)
+    _tell(story, target)
+
+
+@pytest.mark.parametrize("what", ["pause", "suspend"])
+def test_a_guest_that_cannot_be_kept_ends(what: str) -> None:
+    async def story(world: World) -> None:
+        world.scripts[target.name] = [Script(cannot=frozenset({what}))]
+        assert (await world.client().get(target)).body
+        assert await world.daemon.dismiss(target.name) is State.ASLEEP
+        assert (await world.client().get(target)).body
+
+    target = service(0, stop=StopMode(what))
+    _tell(story, target)
+
+
+def test_a_paused_guest_that_dies_is_booted_for_the_next_client() -> None:
+    async def story(world: World) -> None:
+        world.scripts[target.name] = [Script(dies_after=5.0)]
+        assert (await world.client().get(target)).body
+        assert await world.daemon.dismiss(target.name) is State.PAUSED
+        await asyncio.sleep(10.0)
+        assert world.state(target) is State.ASLEEP
+        assert (await world.client().get(target)).body
+
+    target = service(0, stop=StopMode.PAUSE)
+    _tell(story, target)
+
+
+def test_what_is_kept_holds_its_memory_or_does_not() -> None:
+    async def story(world: World) -> None:
+        for target, other in [(paused, State.FAILED), (suspended, State.AWAKE)]:
+            await world.daemon.summon(target.name)
+            await world.daemon.dismiss(target.name)
+            assert await world.daemon.summon(third.name) is other
+            await world.daemon.dismiss(third.name)
+            await world.daemon.dismiss(target.name)
+            await asyncio.sleep(2.0)
+
+    paused = service(0, stop=StopMode.PAUSE)
+    suspended, third = service(1, stop=StopMode.SUSPEND), service(2)
+    _tell(story, paused, suspended, third, memory=MEMORY)

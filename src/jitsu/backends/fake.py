@@ -6,6 +6,8 @@ It passes the same contract as the real ones. Who plays the guest on the link is
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Protocol
 
 from jitsu.backends.base import Exit, Watch
@@ -28,6 +30,10 @@ class Script:
     """Why it cannot be started at all."""
     stops_after: float = 0.001
     """How long it takes to go when it is asked to."""
+    rests_after: float = 0.0005
+    """How long it takes to be paused, to run on, and to be saved."""
+    cannot: frozenset[str] = frozenset()
+    """What of these it fails at: pause, resume, suspend."""
 
 
 class Actor(Protocol):
@@ -35,6 +41,18 @@ class Actor(Protocol):
 
     def boot(self, service: Service, link: GuestLink, listens_after: float) -> None:
         """Send the first frame now; serve `listens_after` seconds later."""
+
+    def pause(self, link: GuestLink) -> None:
+        """Neither take nor send frames; what comes meanwhile waits."""
+
+    def resume(self, link: GuestLink) -> None:
+        """Go on."""
+
+    def save(self, link: GuestLink) -> str:
+        """Return what the guest can be restored from."""
+
+    def restore(self, service: Service, link: GuestLink, saved: str) -> bool:
+        """Go on, on another link; or say that `saved` is no guest."""
 
 
 @dataclass(slots=True)
@@ -44,7 +62,8 @@ class FakeInstance:
     service: Service
     link: GuestLink
     gone: asyncio.Future[Exit]
-    stops_after: float
+    script: Script
+    actor: Actor
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -52,18 +71,51 @@ class FakeInstance:
         """Go, after a while."""
         reason = f"stopped by {how}"
         loop = asyncio.get_running_loop()
-        self.timers.append(loop.call_later(self.stops_after, self.die, reason, True))
+        self.timers.append(loop.call_later(self.script.stops_after, self.die, reason, True))
 
-    def die(self, reason: str, clean: bool) -> None:
+    async def pause(self) -> None:
+        """Run no more."""
+        await self._rest("pause")
+        self.actor.pause(self.link)
+
+    async def resume(self) -> None:
+        """Run on."""
+        await self._rest("resume")
+        self.actor.resume(self.link)
+
+    async def _rest(self, what: str) -> None:
+        await asyncio.sleep(self.script.rests_after)
+        if self.tasks or self.gone.done():
+            raise HostError("the guest has gone")
+        if what in self.script.cannot:
+            raise HostError(f"cannot {what}")
+
+    def suspend(self, file: Path) -> None:
+        """Be saved, after a while, and go."""
+        loop = asyncio.get_running_loop()
+        self.timers.append(loop.call_later(self.script.rests_after, self._save, file))
+
+    def _save(self, file: Path) -> None:
+        if self.tasks:
+            return  # it goes already
+        if "suspend" in self.script.cannot:
+            self.die("cannot suspend", False)
+            return
+        file.write_text(self.actor.save(self.link))
+        self.die("suspended", True, saved=True)
+
+    def die(self, reason: str, clean: bool, *, saved: bool = False) -> None:
         """Be no more."""
         if not self.tasks and not self.gone.done():
             for timer in self.timers:
                 timer.cancel()
-            self.tasks.add(asyncio.get_running_loop().create_task(self._bury(reason, clean)))
+            self.tasks.add(
+                asyncio.get_running_loop().create_task(self._bury(Exit(reason, clean, saved=saved)))
+            )
 
-    async def _bury(self, reason: str, clean: bool) -> None:
+    async def _bury(self, exit_: Exit) -> None:
         await self.link.close()
-        self.gone.set_result(Exit(reason, clean))
+        self.gone.set_result(exit_)
 
 
 class FakeBackend:
@@ -72,6 +124,7 @@ class FakeBackend:
     def __init__(self, script: Callable[[Service], Script], actor: Actor) -> None:
         self.running: dict[str, FakeInstance] = {}
         self.boots = 0
+        self.resumed = 0
         self._script = script
         self._actor = actor
 
@@ -84,12 +137,40 @@ class FakeBackend:
         if script.error:
             raise BootError(script.error)
         self.boots += 1
+        instance = await self._make(service, network, watch, script)
+        if await self._join(instance, watch) and script.boots_after != float("inf"):
+            act = partial(self._actor.boot, service, instance.link, script.listens_after)
+            instance.timers.append(asyncio.get_running_loop().call_later(script.boots_after, act))
+        return instance
+
+    async def resume(
+        self, service: Service, epoch: Epoch, network: Network, watch: Watch, file: Path
+    ) -> FakeInstance:
+        """Start a guest that was saved."""
+        assert service.name not in self.running, f"{service.name} runs twice"
+        script = self._script(service)
+        if script.error:
+            raise BootError(script.error)
+        instance = await self._make(service, network, watch, script)
+        await asyncio.sleep(script.rests_after)
+        saved = _read(file)
+        if saved is None or not self._actor.restore(service, instance.link, saved):
+            instance.die("the file is damaged", False)
+            await instance.gone
+            raise BootError(f"{file} is damaged")
+        self.resumed += 1
+        await self._join(instance, watch)
+        return instance
+
+    async def _make(
+        self, service: Service, network: Network, watch: Watch, script: Script
+    ) -> FakeInstance:
         loop = asyncio.get_running_loop()
         try:
             link = await network.open(service)
         except HostError as error:
             raise BootError(str(error)) from error
-        instance = FakeInstance(service, link, loop.create_future(), script.stops_after)
+        instance = FakeInstance(service, link, loop.create_future(), script, self._actor)
         self.running[service.name] = instance
         instance.gone.add_done_callback(lambda _: self.running.pop(service.name))
         watch.stage("link")
@@ -97,18 +178,24 @@ class FakeBackend:
         if script.dies_after is not None:
             timer = loop.call_later(script.dies_after, instance.die, "died by itself", False)
             instance.timers.append(timer)
-        try:
-            await link.join(watch.on_frame)
-        except HostError:
-            return instance  # dead already; `gone` tells
-        watch.stage("plugged")
-        if script.boots_after != float("inf"):
-            timer = loop.call_later(
-                script.boots_after, self._actor.boot, service, link, script.listens_after
-            )
-            instance.timers.append(timer)
         return instance
+
+    async def _join(self, instance: FakeInstance, watch: Watch) -> bool:
+        """Have the link join the bridge; say whether it is there."""
+        try:
+            await instance.link.join(watch.on_frame)
+        except HostError:
+            return False  # dead already; `gone` tells
+        watch.stage("plugged")
+        return True
 
     def console(self, service: Service) -> str:
         """Return what the guest has written: nothing."""
         return f"{service.name} is a fake and writes nothing\n"
+
+
+def _read(file: Path) -> str | None:
+    try:
+        return file.read_text()
+    except OSError:
+        return None

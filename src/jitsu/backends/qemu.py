@@ -1,8 +1,7 @@
 """QEMU's microvm machine: one process a guest, its tap inherited, QMP over an inherited socket.
 
 What a summons pays is QEMU's own start: nothing else is executed, and the tap joins the bridge
-while QEMU loads. QMP is spoken only to a guest that must be asked something; until then QEMU's
-greeting waits in the socket, and no summons pays for reading it.
+while QEMU loads. QMP is spoken only to a guest that must be asked something (`qemu_monitor`).
 """
 
 import asyncio
@@ -13,9 +12,8 @@ import socket
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from qemu.qmp import QMPClient, QMPError
-
 from jitsu.backends.base import Exit, Watch
+from jitsu.backends.qemu_monitor import Monitor
 from jitsu.backends.qemu_tsc import Counter
 from jitsu.config.image import ImageKind, image_kind
 from jitsu.errors import BootError, HostError
@@ -26,8 +24,6 @@ from jitsu.model import Epoch, Handoff, NetworkConfig, Service, StopMode
 
 BINARY = "qemu-system-x86_64"
 _TAP_FD, _QMP_FD = 3, 4
-_QMP_PATIENCE = 2.0
-"""Seconds for a guest's QEMU to answer; one that hangs is destroyed when its grace ends."""
 # Found by measurement: a machine without its default devices starts 2 to 4 ms sooner.
 _MACHINE = "microvm,acpi=off,pic=off,pit=off,rtc=off,isa-serial=off"
 # Linux finds virtio-mmio devices through ACPI, and needs a timer and a clock to boot.
@@ -114,7 +110,7 @@ class QemuInstance:
     service: Service
     link: GuestLink
     child: Child
-    monitor: socket.socket
+    monitor: Monitor
     gone: asyncio.Future[Exit]
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     fault: str = ""
@@ -126,6 +122,18 @@ class QemuInstance:
             _own_task(self, _press_power_button(self))
         else:
             self.child.signal(signal.SIGKILL)
+
+    async def pause(self) -> None:
+        """Stop the machine, clock and all: its timers do not run out, nor does it see time pass.
+
+        SIGSTOP would let its clock run on. A Linux that finds that its CPU has stood still for an
+        hour complains, and a TCP takes every timer to have expired.
+        """
+        await self.monitor.ask("stop")
+
+    async def resume(self) -> None:
+        """Let the machine go on from the instant at which it was stopped."""
+        await self.monitor.ask("cont")
 
 
 class QemuBackend:
@@ -158,7 +166,7 @@ class QemuBackend:
         watch.stage("exec")
         link.release()
         gone = asyncio.get_running_loop().create_future()
-        instance = QemuInstance(service, link, child, monitor, gone)
+        instance = QemuInstance(service, link, child, Monitor(service.name, monitor), gone)
         _own_task(instance, self._bury(instance, console, since))
         try:
             await link.join(watch.on_frame)
@@ -205,7 +213,7 @@ class QemuBackend:
         if instance.fault and code == -signal.SIGKILL:
             exit_ = Exit(instance.fault, clean=False, began=False)
         try:
-            instance.monitor.close()
+            await instance.monitor.close()
             await instance.link.close()
         finally:
             # Whoever waits for it must not wait for ever, whatever could not be tidied up.
@@ -229,13 +237,9 @@ def exit_of(code: int, said: str) -> Exit:
 
 
 async def _press_power_button(instance: QemuInstance) -> None:
-    client = QMPClient(instance.service.name)
     try:
-        async with asyncio.timeout(_QMP_PATIENCE):
-            await client.connect(instance.monitor)
-            await client.execute("system_powerdown")
-            await client.disconnect()
-    except (QMPError, TimeoutError, OSError):
+        await instance.monitor.ask("system_powerdown")
+    except HostError:
         # The summoner's grace ends with the harder way; what matters is that it ends.
         instance.child.signal(signal.SIGTERM)
 

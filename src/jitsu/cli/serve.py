@@ -32,6 +32,7 @@ from jitsu.host.link import KernelNetwork, kernel_network
 from jitsu.host.lock import only_daemon, only_daemon_on
 from jitsu.host.log import logger
 from jitsu.host.process import Leftovers
+from jitsu.host.saved import Saved
 from jitsu.host.xen.dom0 import dom0_store
 from jitsu.host.xen.libxc import Xen
 from jitsu.host.xenstored import Xenstored, listen
@@ -157,7 +158,10 @@ async def _serve(
     log: FilteringBoundLogger,
     ending: _Ending,
 ) -> None:
-    ambient = Ambient(time.monotonic, secret=os.urandom(16), serial=int(time.time()))
+    saved = Saved(Path(config.host.state))
+    saved.clear()
+    secret, serial = os.urandom(16), int(time.time())
+    ambient = Ambient(time.monotonic, secret=secret, serial=serial, saved=saved)
     loop = asyncio.get_running_loop()
     async with AsyncExitStack() as stack:
         kept, recovered = journal.recover(Path(config.host.state) / "xenstore")

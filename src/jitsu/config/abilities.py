@@ -23,7 +23,7 @@ class Abilities:
 
 
 ABILITIES = {
-    "qemu": Abilities(_ENDS, ("frame", "tcp:PORT", "delay:SECONDS", "key:PATH")),
+    "qemu": Abilities((*_ENDS, StopMode.PAUSE), ("frame", "tcp:PORT", "delay:SECONDS", "key:PATH")),
     "xen": Abilities(_ENDS, ("frame", "tcp:PORT", "delay:SECONDS", "key:PATH")),
     "process": Abilities(_ENDS, ("frame", "tcp:PORT", "delay:SECONDS")),
 }

@@ -5,15 +5,16 @@ from memory; a query for the *addresses of a service* also summons it:
 
     state of the service   client in summon_from                                anybody else
     awake                  answer                                               answer
-    asleep, paused, ...    summon, hold                                         answer
-    booting, stopping      summon; at-once: answer, when-ready: hold            answer
+    asleep, suspended      summon, hold                                         answer
+    booting, paused, ...   summon; at-once: answer, when-ready: hold            answer
     failed                 SERVFAIL: another resolver or site may know better   SERVFAIL
 
-A held query is answered when StateChanged says that the service has come far enough: BOOTING is far
-enough for an at-once service, since Synjitsu takes the client's packets from there on; a when-ready
-one must be AWAKE. If it FAILED, or if nothing happens within the patience of a resolver, the answer
-is SERVFAIL. So the daemon says "no room for it" by FAILED too, and no client hears of an address
-behind which nobody is. Summoning is idempotent, and any number of queries wait for one boot.
+A held query is answered when StateChanged says that the service has come far enough. For an at-once
+service BOOTING is, since Synjitsu takes the client's packets from there on, and PAUSED, which needs
+no memory any more; a when-ready one must be AWAKE. If it FAILED, or if nothing happens
+within the patience of a resolver, the answer is SERVFAIL. So the daemon says "no room for it" by
+FAILED too, and no client hears of an address behind which nobody is. Summoning is idempotent, and
+any number of queries wait for one boot.
 
 A and AAAA alone summon: AAAA also where the service has no such address, because a client of
 two families may ask it first, and then both questions have one fate. Where services share a name,
@@ -390,7 +391,7 @@ class Directory:
         state = self._states[service.name]
         if service.answer is Answer.WHEN_READY:
             return state is State.AWAKE
-        return state in (State.BOOTING, State.STOPPING, State.AWAKE)
+        return state in (State.BOOTING, State.STOPPING, State.PAUSED, State.AWAKE)
 
     def _outcome(self, question: Question, node: Node) -> Reply:
         """Answer those of a name's services that are up."""

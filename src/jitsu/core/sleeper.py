@@ -7,7 +7,8 @@ from jitsu.core.flows import Budget, Flows, Key
 from jitsu.core.handoff import Handover, Phase
 from jitsu.core.splice import Splices
 from jitsu.model import Cause, Handoff, Service, State
-from jitsu.wire.peek import Glance, Kind
+from jitsu.wire.peek import Glance, Kind, glance
+from jitsu.wire.tcp import Flags
 
 HELD_FRAMES_MAX = 4096
 """Frames held for one service: what a backlog of a busy server holds."""
@@ -83,6 +84,11 @@ class Sleeper:
         return self.service.handoff is Handoff.SPLICE
 
     @property
+    def is_kept(self) -> bool:
+        """Say whether its guest is neither running nor gone, so that connections are its own."""
+        return self.state in (State.PAUSED, State.SUSPENDED)
+
+    @property
     def is_open(self) -> bool:
         """Say whether new connections are opened, rather than their SYNs held."""
         if self.flows is None or self.handover.phase is not Phase.PROXYING:
@@ -142,7 +148,7 @@ class Sleeper:
 
     def wish(self) -> Cause | None:
         """Return what there is to be woken for."""
-        if self.flows:
+        if self.flows or (self.is_kept and any(map(_is_of_a_connection, self.held.values()))):
             return Cause.SYN
         return next((WISHES[kind] for kind, _ in self.held.values() if kind in WISHES), None)
 
@@ -152,6 +158,12 @@ class Sleeper:
         self.held = {}
         self.datagrams = 0
         return held
+
+
+def _is_of_a_connection(held: tuple[Kind, bytes]) -> bool:
+    kind, frame = held
+    seen = glance(frame) if kind is Kind.TCP_OTHER else None
+    return seen is not None and not seen.flags & Flags.RST  # the end of one can wait
 
 
 def key_of(seen: Glance) -> Key:

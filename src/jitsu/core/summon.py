@@ -7,7 +7,8 @@ One `Summoner` follows one service through its life:
     ASLEEP --Wanted--> BOOTING --Ready--> AWAKE --idle--> STOPPING (fenced) --still idle--> STOPPING
       ^                  |                  ^                 |                              |
       |                  | Gone, timeout    +-- Wanted, used -+            Gone              |
-      +---- back-off --- FAILED                                                              |
+      +---- back-off --- FAILED             |                                                |
+      |                                     +---Wanted: Resumed--- PAUSED or SUSPENDED <-----+
       +--------------------------------------------------------------------------------------+
 
 Theory of operation.
@@ -22,7 +23,13 @@ once more. If a frame slipped through before the fence, or somebody wants the se
 the fence is lifted and nobody has noticed anything. Otherwise the guest is stopped. So no
 connection that the guest has seen is ever cut by idleness, however close the race.
 
-*A wish that arrives while the guest is stopping is kept*, and boots it again once it is gone.
+*A wish that arrives while the guest is stopping is kept*, and boots it again once it is gone, or
+has it run on once it is paused or suspended.
+
+*A guest that is paused or suspended is still the same guest*: its connections are its own. It stays
+in that state until it runs again, so that Synjitsu opens nothing in its place. A paused one holds
+its memory, and its epoch; a suspended one is a file, asks for memory again, and has a new epoch. A
+guest that cannot run on is booted anew, for the wish that it was to be woken by.
 
 *A guest that dies while it boots is booted again, once, at once*: its clients wait, and most that
 kills a guest so early (a host short of memory, an operator's slip) is over the next moment.
@@ -48,7 +55,10 @@ REFUSED_RETRY = 1.0
 STABLE_AFTER = 10.0
 """Seconds awake after which earlier failures are forgiven."""
 SHUTDOWN_GRACE = 10.0
-"""Seconds that a guest gets to shut itself down before it is destroyed."""
+"""Seconds that a guest gets to shut itself down, or to be paused, before it is destroyed."""
+SUSPEND_GRACE = 60.0
+"""Seconds that it gets to be written to its file: some GiB at the pace of a slow disk."""
+_KEPT = (StopMode.PAUSE, StopMode.SUSPEND)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +84,28 @@ class Ready:
 class Gone:
     """The guest of `epoch` is no more, or never came to be; `clean` if it exited with success.
 
-    `began` says whether it ever ran.
+    `began` says whether it ever ran, `saved` whether it is in its file.
     """
 
     epoch: Epoch
     reason: str
     clean: bool = False
     began: bool = True
+    saved: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """The guest of `epoch` runs no more, but is there."""
+
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """The guest of `epoch`, which was paused or suspended, runs on."""
+
+    epoch: Epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +118,15 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Dismissed:
-    """The operator wants the guest stopped, used or not."""
+    """The operator wants the guest stopped, used or not; `for_good`: and nothing kept of it.
+
+    One that is paused or suspended already is always ended for good.
+    """
+
+    for_good: bool = False
 
 
-Event = Wanted | Admitted | Ready | Gone | Traffic | Dismissed
+Event = Wanted | Admitted | Ready | Gone | Paused | Resumed | Traffic | Dismissed
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +136,32 @@ class Boot:
     service: Service
     epoch: Epoch
     cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Have the paused guest run on: `Resumed` follows, or `Gone`."""
+
+    service: Service
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """Have the backend start the guest that is in the file: `Resumed` follows, or `Gone`.
+
+    The file is not needed any more then.
+    """
+
+    service: Service
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """Remove the file of the suspended guest."""
+
+    service: Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +187,10 @@ class HandOver:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Have the backend end the guest in the service's own way; `Gone` says when it is done."""
+    """Have the backend end the guest in the service's own way; `Gone` says when it is done.
+
+    Or `Paused`, where that is the way.
+    """
 
     service: Service
     epoch: Epoch
@@ -154,7 +213,7 @@ class Entered:
     reason: str = ""
 
 
-Effect = Boot | Look | Fence | HandOver | Stop | Admit | Entered
+Effect = Boot | Resume | Restore | Discard | Look | Fence | HandOver | Stop | Admit | Entered
 
 
 class Summoner:
@@ -172,7 +231,9 @@ class Summoner:
         self._gatekeeper = gatekeeper
         self._running = False  # a guest exists, or a boot of one is under way
         self._queued = False
-        self._kept: Cause | None = None  # a wish that came while stopping
+        self._kept: Cause | None = None  # a wish that came while stopping, or has it resumed
+        self._saved = False  # it is in its file
+        self._how = StopMode.DESTROY  # it was last asked to stop
         self._fenced = False
         self._used_at = 0.0
         self._failures = 0
@@ -189,9 +250,14 @@ class Summoner:
         return self._deadline
 
     def heeds(self, cause: Cause) -> bool:
-        """Say whether a wish would have the service boot, now."""
-        again = self.state is State.FAILED and cause is Cause.OPERATOR and not self._running
-        return again or self.state is State.ASLEEP
+        """Say whether a wish would have the service boot, or run on, now."""
+        match self.state:
+            case State.FAILED:
+                return cause is Cause.OPERATOR and not self._running
+            case State.PAUSED | State.SUSPENDED:
+                return self._kept is None
+            case state:
+                return state is State.ASLEEP
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Return what `event` makes necessary."""
@@ -204,10 +270,14 @@ class Summoner:
                 return self._ready(now) if epoch == self.epoch else []
             case Gone(epoch):
                 return self._gone(event, now) if epoch == self.epoch and self._running else []
+            case Paused(epoch):
+                return self._paused(now) if epoch == self.epoch else []
+            case Resumed(epoch):
+                return self._resumed(now) if epoch == self.epoch else []
             case Traffic():
                 return self._judge(event, now)
-            case Dismissed():
-                return self._dismissed(now)
+            case Dismissed(for_good):
+                return self._dismissed(now, for_good=for_good)
             case _:
                 assert_never(event)
 
@@ -226,8 +296,11 @@ class Summoner:
                 return [Look(self.service)]
             case State.STOPPING:
                 return [self._kill()]
+            case State.PAUSED | State.SUSPENDED:
+                # What it was woken for is kept, and boots it when it is gone.
+                return [self._enter(State.STOPPING, now, "did not run on"), self._kill()]
             case State.FAILED if not self._running:
-                return [self._enter(State.ASLEEP, now)]
+                return [self._enter(self._rest(), now)]
             case _:
                 return []
 
@@ -235,6 +308,8 @@ class Summoner:
 
     def _wanted(self, cause: Cause, now: float) -> list[Effect]:
         match self.state:
+            case State.PAUSED if self.heeds(cause):
+                return self._resume(cause, now)
             case _ if self.heeds(cause):
                 return self._ask(cause, now)
             case State.STOPPING if self._fenced:
@@ -256,12 +331,22 @@ class Summoner:
         self.cause = cause
         self._running = True
         self._queued = True
-        entered = self._enter(State.BOOTING, now, reason)
-        return [entered] if admission is Admission.QUEUED else [entered, *self._begin(now)]
+        entered: list[Effect] = []
+        if not self._saved:
+            entered = [self._enter(State.BOOTING, now, reason)]
+        else:
+            self._kept = cause
+            if self.state is not State.SUSPENDED:
+                entered = [self._enter(State.SUSPENDED, now)]
+        return entered if admission is Admission.QUEUED else [*entered, *self._begin(now)]
 
     def _begin(self, now: float) -> list[Effect]:
         self._queued = False
         self.summons += 1
+        if self._saved:
+            self._saved = False
+            self._deadline = now + self.service.boot_timeout
+            return [Restore(self.service, self.epoch)]
         ready = self.service.ready
         wait = ready.seconds if isinstance(ready, ReadyOnDelay) else self.service.boot_timeout
         self._deadline = now + wait
@@ -271,15 +356,49 @@ class Summoner:
         if self.state is not State.BOOTING or self._queued:
             return []
         self._tried = False
+        return self._serve(now)
+
+    def _serve(self, now: float) -> list[Effect]:
+        """The guest runs, and can serve."""
         self._used_at = now
         self._deadline = now + self.service.idle_after
         admitted = self._gatekeeper.booted(self.service.name)
         return [self._enter(State.AWAKE, now), HandOver(self.service), *map(Admit, admitted)]
 
+    def _paused(self, now: float) -> list[Effect]:
+        if self.state is not State.STOPPING or self._how is not StopMode.PAUSE:
+            return []
+        self._deadline = None
+        kept, self._kept = self._kept, None
+        entered = self._enter(State.PAUSED, now)
+        return [entered, *(self._resume(kept, now) if kept else [])]
+
+    def _resume(self, cause: Cause, now: float) -> list[Effect]:
+        self._kept = self.cause = cause
+        self.summons += 1
+        self._deadline = now + self.service.boot_timeout
+        return [Resume(self.service, self.epoch)]
+
+    def _resumed(self, now: float) -> list[Effect]:
+        is_asked = self._kept is not None and not self._queued
+        if self.state not in (State.PAUSED, State.SUSPENDED) or not is_asked:
+            return []
+        self._kept = None
+        return self._serve(now)
+
+    def _rest(self) -> State:
+        """Return the state of one that nobody wants."""
+        return State.SUSPENDED if self._saved else State.ASLEEP
+
     def _gone(self, gone: Gone, now: float) -> list[Effect]:
         self._running = False
         self._fenced = False
         admitted = [Admit(name) for name in self._gatekeeper.gone(self.service.name)]
+        forgotten: list[Effect] = []
+        if gone.saved and self._how is StopMode.SUSPEND:
+            self._saved = True
+        elif gone.saved:  # but was to end for good meanwhile
+            forgotten = [Discard(self.service)]
         match self.state:
             case State.BOOTING if gone.began and not self._tried:
                 self._tried = True
@@ -292,14 +411,14 @@ class Summoner:
                 over = self._deadline is None
                 return [*([self._enter(State.ASLEEP, now)] if over else []), *admitted]
             case _:
-                return [*self._sleep(gone, now), *admitted]
+                return [*forgotten, *self._sleep(gone, now), *admitted]
 
     def _sleep(self, gone: Gone, now: float) -> list[Effect]:
         kept, self._kept = self._kept, None
         self._deadline = None
         self._failures = 0
         reason = "" if self.state is State.STOPPING else gone.reason
-        entered = self._enter(State.ASLEEP, now, reason)
+        entered = self._enter(self._rest(), now, reason)
         return [entered, *(self._ask(kept, now) if kept else [])]
 
     def _judge(self, traffic: Traffic, now: float) -> list[Effect]:
@@ -328,26 +447,39 @@ class Summoner:
         self._deadline = now + self.service.idle_after
         return [self._enter(State.AWAKE, now), HandOver(self.service)]
 
-    def _dismissed(self, now: float) -> list[Effect]:
+    def _dismissed(self, now: float, *, for_good: bool) -> list[Effect]:
+        self._kept = None
         if self._queued:
             self._queued = self._running = False
             admitted = self._gatekeeper.gone(self.service.name)
-            return [self._enter(State.ASLEEP, now), *map(Admit, admitted)]
+            forgotten = self._forget()
+            return [*forgotten, self._enter(State.ASLEEP, now), *map(Admit, admitted)]
         if self.state is State.AWAKE or self._fenced:
             self._fenced = False
             entered = [] if self.state is State.STOPPING else [self._enter(State.STOPPING, now)]
-            return [*entered, self._stop(self.service.stop, now)]
-        if self.state is State.BOOTING:
+            how = self.service.stop
+            how = StopMode.DESTROY if for_good and how in _KEPT else how
+            return [*entered, self._stop(how, now)]
+        if self.state in (State.BOOTING, State.PAUSED, State.SUSPENDED) and self._running:
             return [self._enter(State.STOPPING, now), self._kill()]
-        self._kept = None
-        return []
+        if self.state is State.SUSPENDED:
+            return [*self._forget(), self._enter(State.ASLEEP, now)]
+        if self.state is State.STOPPING and for_good and self._how in _KEPT:
+            return [self._kill()]
+        return self._forget()
+
+    def _forget(self) -> list[Effect]:
+        was, self._saved = self._saved, False
+        return [Discard(self.service)] if was else []
 
     def _stop(self, how: StopMode, now: float) -> Stop:
-        self._deadline = now + SHUTDOWN_GRACE
+        self._deadline = now + (SUSPEND_GRACE if how is StopMode.SUSPEND else SHUTDOWN_GRACE)
+        self._how = how
         return Stop(self.service, self.epoch, how)
 
     def _kill(self) -> Stop:
         self._deadline = None
+        self._how = StopMode.DESTROY
         return Stop(self.service, self.epoch, StopMode.DESTROY)
 
     def _fail(self, reason: str, now: float) -> list[Effect]:

@@ -22,6 +22,7 @@ All else is held, and replayed to the guest in the order of its arrival. Then th
 Who owns an address, and what becomes of a frame for it:
 
     OURS     asleep, booting, failed   answered, held, or refused
+    OURS     paused, suspended         held, and wakes it: its connections are its own
     OURS     from freeze to import     held, whatever it is: the connections are being handed over
     OURS     awake: about to be moved  passed to the guest on its own link
     MOVING   the entry is being moved  the same, or held where there is no such link any more
@@ -49,6 +50,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
 from typing import assert_never, cast
 
 from jitsu.core import neighbours, refusal, splice
+from jitsu.core.allowed import Allowed
 from jitsu.core.deadlines import Deadlines
 from jitsu.core.events import (
     Arrived,
@@ -82,7 +84,7 @@ from jitsu.core.segment import Ends
 from jitsu.core.sleeper import HELD_BYTES_MAX, STRAGGLING, WISHES, Owner, Sleeper, key_of
 from jitsu.core.splice import Splices
 from jitsu.errors import WireError
-from jitsu.model import Epoch, Name, Service, State
+from jitsu.model import Cause, Epoch, Name, Service, State
 from jitsu.wire import ethernet, tcp
 from jitsu.wire.peek import Glance, Kind, glance
 
@@ -109,9 +111,7 @@ class Synjitsu:
         self._by_ip = {ip: s for s in self._sleepers.values() for ip in s.addresses}
         self._readiness = Readiness(probe_ip, secret)
         self._tables = Deadlines()  # of the services' connections
-        self._allowed = [
-            (n.max_prefixlen // 8, int(n.network_address), int(n.netmask)) for n in summon_from
-        ]
+        self._allowed = Allowed(summon_from)
 
     def held(self, name: Name) -> int:
         """Return how many frames are held for a service."""
@@ -217,9 +217,9 @@ class Synjitsu:
         if seen.kind is Kind.TCP_OTHER:
             return self._segment(sleeper, seen, frame, now)
         cause = WISHES.get(seen.kind)
-        if cause is None or self._is_spoken_to(sleeper, seen):
+        if cause is None or self._readiness.is_spoken_to(sleeper.service.name, seen):
             return self._pass(sleeper, frame)
-        if not self._is_allowed(seen.source_ip):
+        if seen.source_ip not in self._allowed:
             return self._drop("not within summon_from")
         if sleeper.state is State.FAILED:
             return self._refuse(frame)
@@ -247,7 +247,7 @@ class Synjitsu:
 
     def _segment(self, sleeper: Sleeper, seen: Glance, frame: bytes, now: float) -> list[Effect]:
         """Deal with a segment that begins nothing."""
-        if sleeper.flows is not None and sleeper.is_open and self._is_allowed(seen.source_ip):
+        if sleeper.flows is not None and sleeper.is_open and seen.source_ip in self._allowed:
             try:
                 taken = sleeper.flows.take(key_of(seen), frame, now)
             except WireError:
@@ -263,6 +263,12 @@ class Synjitsu:
         if sleeper.state is State.STOPPING:
             # It may yet be the guest's, if the fence is lifted.
             return self._hold(sleeper, seen, frame)
+        if sleeper.is_kept:
+            if seen.source_ip not in self._allowed:
+                return self._drop("not within summon_from")
+            wake = Wake(sleeper.service.name, Cause.SYN, ip_address(seen.source_ip))
+            held = self._hold(sleeper, seen, frame)
+            return held if sleeper.wish() is None else [*held, wake]
         if sleeper.heard and sleeper.state is State.BOOTING:
             return self._pass(sleeper, frame)
         return self._refuse(frame)
@@ -307,6 +313,8 @@ class Synjitsu:
             case State.STOPPING | State.ASLEEP if before is State.BOOTING:
                 # The operator has called it off.
                 return [*aborted, *self._refuse_all(sleeper)]
+            case State.PAUSED | State.SUSPENDED:
+                return self._wake_for_kept(sleeper)
             case State.ASLEEP:
                 sleeper.handover.begin(Epoch(0))
                 return [*self._sift(sleeper, now), *self._wake_for_kept(sleeper)]
@@ -476,15 +484,6 @@ class Synjitsu:
         return self._spliced(sleeper, splices.abort(reason))
 
     # Small questions.
-
-    def _is_allowed(self, source: bytes) -> bool:
-        address = int.from_bytes(source)
-        size = len(source)
-        return any(size == s and address & mask == net for s, net, mask in self._allowed)
-
-    def _is_spoken_to(self, sleeper: Sleeper, seen: Glance) -> bool:
-        # What the guest has said counts for as long as it boots.
-        return self._readiness.is_spoken_to(sleeper.service.name, seen)
 
     def _refuse(self, frame: bytes) -> list[Effect]:
         answer = refusal.answer(frame)

@@ -6,16 +6,19 @@ what is left of its guests on the host: nothing, whenever no guest should be.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
+from typing import TypeVar
 
-from jitsu.backends.base import Backend, Exit, Instance
-from jitsu.errors import BootError
+from jitsu.backends.base import Backend, Exit, Instance, Pauses, Resumes, Suspends
+from jitsu.errors import BootError, HostError
 from jitsu.host.network import FrameHandler, Network
 from jitsu.model import Epoch, Service, StopMode
 
+T = TypeVar("T")
 PATIENCE = 10.0
 """Seconds for anything that a guest is to do; far more than any takes."""
 
@@ -133,6 +136,94 @@ async def check_cannot_start(make: Make) -> None:
             else:
                 raise AssertionError("what cannot be started has booted")
             assert not case.left(), f"left behind: {case.left()}"
+
+
+async def check_pause(make: Make) -> None:
+    """Pause and resume, again and again; it is the same guest, and stops in between all the same.
+
+    For backends whose guests are `Pauses`.
+    """
+    async with make(Fate.LIVES) as case:
+        instance = await _serving(case, 1)
+        assert isinstance(instance, Pauses)
+        for _ in range(3):
+            await _soon(instance.pause())
+            assert not instance.gone.done(), "a guest that is paused has not gone"
+            assert case.left(), "a guest that is paused is somewhere"
+            await _soon(instance.resume())
+        await _soon(instance.pause())
+        instance.stop(StopMode.DESTROY)
+        await _gone(case, instance)
+        for act in (instance.pause, instance.resume):
+            try:
+                await _soon(act())
+            except HostError as error:
+                assert str(error), "it says why"  # noqa: PT017  (this is no test of pytest's)
+            else:
+                raise AssertionError("a guest that has gone is asked in vain, and says so")
+        instance = await _serving(case, 2)
+        instance.stop(StopMode.DESTROY)
+        await _gone(case, instance)
+
+
+async def check_suspend(make: Make, file: Path) -> None:
+    """Suspend to `file` and resume from it, twice; then from a file that is damaged, or not there.
+
+    For backends that are `Resumes`.
+    """
+    async with make(Fate.LIVES) as case:
+        backend = case.backend
+        assert isinstance(backend, Resumes)
+        instance = await _serving(case, 1)
+        for epoch in (2, 3):
+            assert isinstance(instance, Suspends)
+            instance.suspend(file)
+            gone = await _gone(case, instance)
+            assert gone.saved, f"it is in its file: {gone}"
+            assert _there(file)
+            watch = Seen()
+            instance = await _soon(
+                backend.resume(case.service, Epoch(epoch), case.network, watch, file)
+            )
+            assert not instance.gone.done(), "it runs on"
+            _check_stages(watch)
+        assert isinstance(instance, Suspends)
+        _fill(file, None)
+        instance.suspend(file)
+        instance.stop(StopMode.DESTROY)
+        gone = await _gone(case, instance)
+        assert gone.saved == _there(file), "there is a file only if it is saved"
+        for content in (b"", b"no guest at all" * 1000, None):
+            _fill(file, content)
+            try:
+                await _soon(backend.resume(case.service, Epoch(4), case.network, Seen(), file))
+            except BootError as error:
+                assert str(error), "it says why"  # noqa: PT017
+            else:
+                raise AssertionError("what is no guest has been resumed")
+            assert not case.left(), f"left behind: {case.left()}"
+
+
+def _there(file: Path) -> bool:
+    return file.is_file()
+
+
+def _fill(file: Path, content: bytes | None) -> None:
+    file.unlink(missing_ok=True)
+    if content is not None:
+        file.write_bytes(content)
+
+
+async def _serving(case: Case, epoch: int) -> Instance:
+    """Boot a guest and wait until it has sent a frame."""
+    instance, seen = await _boot(case, epoch)
+    await _soon(seen.framed.wait())
+    return instance
+
+
+async def _soon(work: Awaitable[T]) -> T:
+    async with asyncio.timeout(PATIENCE):
+        return await work
 
 
 async def _boot(case: Case, epoch: int = 1) -> tuple[Instance, Seen]:

@@ -46,6 +46,8 @@ class SimulatedLink:
         self._network = network
         self._on_frame: FrameHandler | None = None
         self._joined = False
+        self.waiting: list[bytes] | None = None
+        """Frames for a guest that is paused; None while it runs."""
 
     def __repr__(self) -> str:
         """Return whose it is."""
@@ -100,12 +102,25 @@ class SimulatedLink:
 
     def deliver(self, frame: bytes) -> None:
         """Give a frame to the guest, if it is there."""
-        if self in self._network.links and self.to_guest is not None:
+        if self.waiting is not None:
+            self.waiting.append(frame)
+        elif self in self._network.links and self.to_guest is not None:
             self.last = asyncio.get_running_loop().time()
             self.to_guest(frame)
 
+    def pause(self) -> None:
+        """The guest takes nothing: frames wait in its queue."""
+        self.waiting = []
+
+    def resume(self) -> None:
+        """The guest takes what has waited, and what comes."""
+        waiting, self.waiting = self.waiting or [], None
+        for frame in waiting:
+            self.deliver(frame)
+
     def guest_sends(self, frame: bytes) -> None:
         """Take a frame of the guest."""
+        assert self.waiting is None, "a guest that is paused sends nothing"
         if self._joined and self in self._network.links:
             self.last = asyncio.get_running_loop().time()
             if self._on_frame is not None:

@@ -8,7 +8,10 @@ import asyncio
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
+from pathlib import Path
 from random import Random
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import Any
 
 import dns.message
@@ -20,6 +23,7 @@ from jitsu.core.xenstore.server import Server as StoreServer
 from jitsu.daemon import Ambient, Daemon
 from jitsu.host.guests import LinkedGuests
 from jitsu.host.network import GuestLink
+from jitsu.host.saved import Saved
 from jitsu.host.xenstored import Xenstored
 from jitsu.model import (
     Answer,
@@ -35,6 +39,7 @@ from jitsu.model import (
     ReadyOnTcp,
     Service,
     State,
+    StopMode,
     Terms,
     mac_of,
 )
@@ -61,6 +66,10 @@ class World:
     """How the next boots of each service go; when there is none left, well."""
     replies: dict[int, asyncio.Future[bytes]] = field(default_factory=dict)
     crashes: list[tuple[Name, float]] = field(default_factory=list)
+    folder: Path = field(init=False)
+    """Of what the host keeps."""
+    _servers: dict[SimulatedLink, Server] = field(default_factory=dict)
+    _saved: list[Server | None] = field(default_factory=list)
     _clients: int = 0
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -72,7 +81,10 @@ class World:
         silent = structlog.wrap_logger(
             structlog.PrintLogger(), wrapper_class=structlog.make_filtering_bound_logger("critical")
         )
-        ambient = Ambient(loop.time, secret, serial=1)
+        self.folder = Path(mkdtemp(prefix="jitsu-world-"))
+        saved = Saved(self.folder)
+        saved.clear()
+        ambient = Ambient(loop.time, secret, serial=1, saved=saved)
         backends = {"fake": self.backend}
         self.xenstored = Xenstored(StoreServer(), None, silent, loop.time)
         guests = dict.fromkeys(backends, LinkedGuests(self.xenstored, self.config.network))
@@ -96,8 +108,7 @@ class World:
         """Play a guest that has come up."""
         assert isinstance(link, SimulatedLink)
         server = Server(service.mac, service.address, link.guest_sends, page_of(service))
-        link.to_guest = server.receive
-        link.flows = lambda: len(server.flows)
+        self._plug(server, link)
         if listens_after:
             server.listens = False
             asyncio.get_running_loop().call_later(listens_after, _listen, server)
@@ -105,6 +116,37 @@ class World:
             self._tasks.add(asyncio.create_task(self._import(service, link, server, listens_after)))
         else:
             server.announce()
+
+    def _plug(self, server: Server, link: SimulatedLink) -> None:
+        server.transmit = link.guest_sends
+        link.to_guest = server.receive
+        link.flows = lambda: len(server.flows)
+        self._servers[link] = server
+
+    def pause(self, link: GuestLink) -> None:
+        """Play a guest that is paused."""
+        assert isinstance(link, SimulatedLink)
+        link.pause()
+
+    def resume(self, link: GuestLink) -> None:
+        """Play a guest that runs on."""
+        assert isinstance(link, SimulatedLink)
+        link.resume()
+
+    def save(self, link: GuestLink) -> str:
+        """Play a guest that is saved."""
+        assert isinstance(link, SimulatedLink)
+        self._saved.append(self._servers.get(link))
+        return str(len(self._saved) - 1)
+
+    def restore(self, service: Service, link: GuestLink, saved: str) -> bool:
+        """Play a guest that is restored, if that is what was saved."""
+        assert isinstance(link, SimulatedLink)
+        server = self._saved[int(saved)] if saved.isdecimal() else None
+        if server is None or server.mac != service.mac:
+            return False
+        self._plug(server, link)
+        return True
 
     async def _import(
         self, service: Service, link: SimulatedLink, server: Server, after: float
@@ -168,6 +210,9 @@ class World:
             await serving
             for task in self._tasks:
                 await task
+            files = [path.name for path in self.folder.rglob("*") if path.is_file()]
+            rmtree(self.folder)
+        assert not files, "a suspended guest is left"
         self.check_returned()
 
     def check_returned(self) -> None:
@@ -218,6 +263,7 @@ def random_services(chance: Random) -> tuple[Service, ...]:
             answer=chance.choice(list(Answer)),
             ready=chance.choice([ReadyOnFrame(), ReadyOnTcp(PORT)]),
             boot_timeout=0.5,
+            stop=chance.choice(list(StopMode)),
             **({"handoff": Handoff.IMPORT, "terms": TERMS} if chance.random() < 0.5 else {}),
         )
         for i in range(chance.randint(1, 4))
