@@ -364,11 +364,16 @@ class Daemon:
         told = {"service": service.name, "epoch": run.summoner.epoch, "reason": reason or None}
         self._late.write(partial(level, str(state), **told))
         self.tell_synjitsu(events.StateEntered(service.name, state, run.summoner.epoch))
-        self.asked_state(service.name, state)
+        if state is State.BOOTING:
+            # Two turns later: in the next the guest begins, and nobody can use the answer sooner.
+            self._loop.call_soon(self._loop.call_soon, self._tell_directory, service.name)
+        else:
+            self._tell_directory(service.name)
         run.wake()
 
-    def asked_state(self, name: Name, state: State) -> None:
-        """Tell the directory, whose held queries may be waiting for just that."""
+    def _tell_directory(self, name: Name) -> None:
+        """Tell what a service is doing now; held queries may be waiting for just that."""
+        state = self.state(name)
         effects = self.directory.handle(dns.StateChanged(name, state), self._clock())
         if any(isinstance(effect, dns.Respond) for effect in effects):
             self.mark(name, "answered", span="answer", since="")
