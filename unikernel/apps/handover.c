@@ -72,64 +72,93 @@ static bool parse_mac(struct slice text, uint8_t mac[MAC_SIZE])
 	return text.length == 0;
 }
 
-struct line {
-	struct tcp_import flow;
-	uint64_t rx;
-	bool finished;
+/* The keys of a line that mean something to us: four words, then numbers. */
+enum key {
+	KEY_LOCAL,
+	KEY_PEER,
+	KEY_PEER_MAC,
+	KEY_STATE,
+	KEY_PORT,
+	KEY_PEER_PORT,
+	KEY_ISS,
+	KEY_IRS,
+	KEY_SND_WND,
+	KEY_MSS,
+	KEY_SND_WSCALE,
+	KEY_RX,
+	KEY_OTHER
 };
 
-static bool parse_number(struct line *line, struct slice key, struct slice value)
-{
-	uint64_t number;
+struct line {
+	struct ip_ends ends;
+	struct slice state;
+	uint64_t number[KEY_OTHER + 1];
+};
 
-	if (!slice_decimal(value, &number))
-		return false;
-	if (slice_is(key, "port"))
-		line->flow.peer.local_port = (uint16_t)number;
-	if (slice_is(key, "peer_port"))
-		line->flow.peer.port = (uint16_t)number;
-	if (slice_is(key, "iss"))
-		line->flow.iss = (uint32_t)number;
-	if (slice_is(key, "irs"))
-		line->flow.irs = (uint32_t)number;
-	if (slice_is(key, "snd_wnd"))
-		line->flow.snd_wnd = (uint32_t)number;
-	if (slice_is(key, "mss"))
-		line->flow.mss = (uint16_t)number;
-	if (slice_is(key, "snd_wscale"))
-		line->flow.snd_shift = (uint8_t)min(number, 14);
-	if (slice_is(key, "rx"))
-		line->rx = number;
-	return true;
+static enum key find_key(struct slice name)
+{
+	static const struct slice keys[] = {
+		[KEY_LOCAL] = SLICE("local"),
+		[KEY_PEER] = SLICE("peer"),
+		[KEY_PEER_MAC] = SLICE("peer_mac"),
+		[KEY_STATE] = SLICE("state"),
+		[KEY_PORT] = SLICE("port"),
+		[KEY_PEER_PORT] = SLICE("peer_port"),
+		[KEY_ISS] = SLICE("iss"),
+		[KEY_IRS] = SLICE("irs"),
+		[KEY_SND_WND] = SLICE("snd_wnd"),
+		[KEY_MSS] = SLICE("mss"),
+		[KEY_SND_WSCALE] = SLICE("snd_wscale"),
+		[KEY_RX] = SLICE("rx"),
+	};
+	enum key key = KEY_LOCAL;
+
+	while (key < KEY_OTHER && !slice_equal(name, keys[key]))
+		key++;
+	return key;
 }
 
-static bool parse_word(struct line *line, struct slice key, struct slice value)
+static bool parse_word(struct line *line, enum key key, struct slice value)
 {
-	if (slice_is(key, "local"))
-		return options_parse_address(value, &line->flow.peer.ends.ours);
-	if (slice_is(key, "peer"))
-		return options_parse_address(value, &line->flow.peer.ends.theirs);
-	if (slice_is(key, "peer_mac"))
-		return parse_mac(value, line->flow.peer.ends.mac);
-	if (slice_is(key, "state")) {
-		line->flow.established = !slice_is(value, "syn-received");
-		line->finished = slice_is(value, "close-wait");
-		return true;
-	}
-	return parse_number(line, key, value);
+	if (key >= KEY_PORT)
+		return slice_decimal(value, &line->number[key]);
+	if (key <= KEY_PEER)
+		return options_parse_address(value, key == KEY_LOCAL ? &line->ends.ours
+								 : &line->ends.theirs);
+	if (key == KEY_PEER_MAC)
+		return parse_mac(value, line->ends.mac);
+	line->state = value;
+	return true;
 }
 
 static bool parse_line(struct line *line, struct slice rest)
 {
-	*line = (struct line){ 0 };
+	memset(line, 0, sizeof(*line));
 	while (rest.length > 0) {
 		struct slice value = slice_cut(&rest, ' ');
 		struct slice key = slice_cut(&value, '=');
 
-		if (!parse_word(line, key, value))
+		if (!parse_word(line, find_key(key), value))
 			return false;
 	}
-	return line->flow.peer.port != 0 && line->rx <= TCP_RECEIVE_BUFFER;
+	return line->number[KEY_PEER_PORT] != 0 && line->number[KEY_RX] <= TCP_RECEIVE_BUFFER;
+}
+
+static struct tcp_import flow_of(const struct line *line)
+{
+	const uint64_t *number = line->number;
+
+	return (struct tcp_import){
+		.peer = { .ends = line->ends,
+			  .port = (uint16_t)number[KEY_PEER_PORT],
+			  .local_port = (uint16_t)number[KEY_PORT] },
+		.established = !slice_is(line->state, "syn-received"),
+		.iss = (uint32_t)number[KEY_ISS],
+		.irs = (uint32_t)number[KEY_IRS],
+		.snd_wnd = (uint32_t)number[KEY_SND_WND],
+		.mss = (uint16_t)number[KEY_MSS],
+		.snd_shift = (uint8_t)min(number[KEY_SND_WSCALE], 14),
+	};
 }
 
 bool handover_rehearse(void)
@@ -192,6 +221,7 @@ static void pull_end(struct handover_pull *pull)
 static void on_line(void *context, enum store_result result, struct slice payload)
 {
 	struct handover_pull *pull = context;
+	struct tcp_import flow;
 	struct line line;
 
 	if (result == STORE_LOST || pull->known)
@@ -199,10 +229,11 @@ static void on_line(void *context, enum store_result result, struct slice payloa
 	pull->known = result == STORE_DONE;
 	if (!pull->known || !parse_line(&line, payload))
 		return;
-	pull->peer = line.flow.peer;
-	pull->connection = tcp_import(pull->handover->net, &line.flow);
-	pull->rx = line.rx;
-	pull->finished = line.finished;
+	flow = flow_of(&line);
+	pull->peer = flow.peer;
+	pull->connection = tcp_import(pull->handover->net, &flow);
+	pull->rx = line.number[KEY_RX];
+	pull->finished = slice_is(line.state, "close-wait");
 }
 
 static void on_chunk(void *context, enum store_result result, struct slice payload)
