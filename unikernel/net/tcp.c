@@ -166,8 +166,7 @@ void tcp_init(struct net *net, void *memory, unsigned connections)
 
 	tcp->capacity = connections;
 	tcp->connection = memory;
-	tcp->receive = (void *)(tcp->connection + connections);
-	tcp->send = (void *)(tcp->receive + connections);
+	tcp->buffers = (void *)(tcp->connection + connections);
 }
 
 /*
@@ -272,7 +271,7 @@ size_t tcp_room(const struct tcp_connection *c)
 
 size_t tcp_write(struct tcp_connection *c, const void *data, size_t length)
 {
-	uint8_t *ring = c->net->tcp.send[tcp_index(c)];
+	uint8_t *ring = c->net->tcp.buffers[tcp_index(c)].send;
 	uint32_t end = (c->send_start + c->send_length) % TCP_SEND_BUFFER;
 	uint32_t size = (uint32_t)min(length, tcp_room(c));
 	uint32_t first = min(size, TCP_SEND_BUFFER - end);

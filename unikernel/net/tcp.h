@@ -173,6 +173,15 @@ struct tcp_connection {
 	uint64_t since;         /* when it entered its state */
 };
 
+/*
+ * Both together, so that the first connection touches memory near what the boot has touched: a
+ * host that backs a guest by huge pages clears two megabytes at the first touch of each.
+ */
+struct tcp_buffers {
+	uint8_t receive[TCP_RECEIVE_BUFFER];
+	uint8_t send[TCP_SEND_BUFFER];
+};
+
 struct tcp {
 	struct tcp_listener listener[TCP_LISTENERS];
 	unsigned capacity;
@@ -181,11 +190,10 @@ struct tcp {
 	uint64_t cookies_until; /* when the last cookie that went out is stale */
 	/* Arrays of `capacity` elements. */
 	struct tcp_connection *connection;
-	uint8_t (*receive)[TCP_RECEIVE_BUFFER];
-	uint8_t (*send)[TCP_SEND_BUFFER];
+	struct tcp_buffers *buffers;
 };
 
-#define TCP_FOOTPRINT (sizeof(struct tcp_connection) + TCP_RECEIVE_BUFFER + TCP_SEND_BUFFER)
+#define TCP_FOOTPRINT (sizeof(struct tcp_connection) + sizeof(struct tcp_buffers))
 
 /* Sequence numbers wrap: compare differences (RFC 9293 3.4). */
 static inline bool seq_before(uint32_t a, uint32_t b)

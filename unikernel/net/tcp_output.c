@@ -35,7 +35,7 @@ static void emit(struct net *net, const struct tcp_peer *peer, struct header hea
 /* The part of the stream from `seq` on, with whatever the flags say. */
 static void send_stream(struct tcp_connection *c, uint32_t seq, uint32_t length, uint8_t flags)
 {
-	const uint8_t *ring = c->net->tcp.send[tcp_index(c)];
+	const uint8_t *ring = c->net->tcp.buffers[tcp_index(c)].send;
 	uint8_t *data = ip_payload(c->net) + TCP_HEADER;
 	uint32_t start = (c->send_start + (seq - c->snd_una)) % TCP_SEND_BUFFER;
 	uint32_t first = min(length, TCP_SEND_BUFFER - start);

@@ -15,7 +15,7 @@ uint32_t tcp_receive_window(const struct tcp_connection *c)
 
 static uint8_t *buffer(const struct tcp_connection *c)
 {
-	return c->net->tcp.receive[tcp_index(c)];
+	return c->net->tcp.buffers[tcp_index(c)].receive;
 }
 
 const uint8_t *tcp_peek(const struct tcp_connection *c, size_t *length)
