@@ -1,4 +1,4 @@
-"""What is kept between labs, below $XDG_CACHE_HOME: each thing there is whole, or not there at all."""
+"""What is kept between labs, below $XDG_CACHE_HOME: each thing is there whole, or not at all."""
 
 import os
 import shutil

@@ -23,8 +23,10 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from py_compile import PycInvalidationMode
 
 from xenlab import cpio
+from xenlab.bytecode import compile_all
 from xenlab.cache import cache, forget, half_made, publish
 from xenlab.disk import ext4
 from xenlab.errors import LabError
@@ -236,6 +238,8 @@ def _furnish(root: Path, cloud: str) -> None:
     for tool in (root / _XEN_BIN).iterdir():
         (root / "usr/local/bin" / tool.name).symlink_to(f"/{_XEN_BIN}/{tool.name}")
     python = next((root / "usr/bin").glob("python3.*"))
+    library = Path("usr/lib") / python.name  # which its package compiles when it is installed
+    compile_all(root / library, f"/{library}", PycInvalidationMode.UNCHECKED_HASH)
     _link(root / "usr/bin/python3", python.name)
     _link(root / "bin/sh", "dash")
     _link(root / "usr/bin/awk", "mawk")
@@ -247,5 +251,3 @@ def _furnish(root: Path, cloud: str) -> None:
 def _link(path: Path, target: str) -> None:
     if not os.path.lexists(path):
         path.symlink_to(target)
-
-

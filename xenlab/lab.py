@@ -25,8 +25,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from xenlab.errors import LabError
 from xenlab.cache import cache, forget
+from xenlab.errors import LabError
 from xenlab.image import Image, image
 from xenlab.tree import ROOT, environment, foreign, tree
 

@@ -5,7 +5,6 @@ stays; the tree is made for each lab. All of Python's code is compiled here, on 
 emulation that takes twenty times as long.
 """
 
-import compileall
 import hashlib
 import shutil
 import sys
@@ -15,9 +14,10 @@ from py_compile import PycInvalidationMode
 
 from packaging.requirements import Requirement
 
-from xenlab.errors import LabError
+from xenlab.bytecode import compile_all
 from xenlab.cache import cache, forget, half_made, publish
 from xenlab.disk import ext4
+from xenlab.errors import LabError
 
 ROOT = Path(__file__).parent.parent
 """The project, on the host and in dom0."""
@@ -108,10 +108,3 @@ def tree(job: Path, staging: Path) -> Path:
     ext4(staging / "tree", disk, room_mib=_ROOM_MIB)
     shutil.rmtree(staging / "tree")
     return disk
-
-
-def compile_all(folder: Path, shown: str, mode: PycInvalidationMode) -> None:
-    """Compile the Python files below `folder`, which dom0 knows as `shown`."""
-    compileall.compile_dir(
-        folder, ddir=shown, quiet=2, workers=0, maxlevels=30, invalidation_mode=mode
-    )
