@@ -185,9 +185,12 @@ class Xenstored:
         self._channels[connection.number] = channel
         return connection
 
-    def attach_ring(self, channel: Channel, actor: Actor) -> Connection:
-        """Serve a ring, or go on with it after a daemon that was killed."""
-        connection = self._server.connect_ring(actor)
+    def attach_ring(self, channel: Channel, actor: Actor, *, resumed: bool) -> Connection:
+        """Serve a ring, which an earlier daemon may have served."""
+        if resumed:
+            connection = self._server.resume_ring(actor, self.clock())
+        else:
+            connection = self._server.connect_ring(actor)
         self._channels[connection.number] = channel
         return connection
 

@@ -51,8 +51,10 @@ class Daemon:
         ring = MortalRing(memoryview(guest.page))
         self.stream = Stream(1, ring, self.server.store.cursors.get(1))
         ring.step = step
-        self.connection = self.server.connect_ring(Actor(1))
-        if 1 not in self.server.store.domains:
+        if 1 in self.server.store.domains:
+            self.connection = self.server.resume_ring(Actor(1), now=1000.0)
+        else:
+            self.connection = self.server.connect_ring(Actor(1))
             self.perform(self.server.introduce(Introduced(1, 0, 0)))
         self.perform(self.server.store.take())
 
@@ -229,7 +231,7 @@ def test_special_watches_are_told_of_themselves_too() -> None:
     recovered = Recovered()
     recovered.watches[0] = {(b"@introduceDomain", b"t"): None}
     server = Server(recovered)
-    connection = server.connect_ring(Actor(0, privileged=True))
+    connection = server.resume_ring(Actor(0, privileged=True), now=1.0)
     assert [type(effect) for effect in server.store.take()] == [Send]
     (event,) = connection.take_each()
     assert event.endswith(join(b"@introduceDomain", b"t"))
@@ -319,3 +321,36 @@ def test_a_full_ring_waits_for_its_guest(log: bytearray) -> None:
         heard += messages
         daemon.work()
     assert [encode(m) for m in heard] == events
+
+
+def test_a_transaction_of_a_daemon_that_was_killed_is_done_again(log: bytearray) -> None:
+    guest = RingGuest()
+
+    def ask(daemon: Daemon, op: Op, payload: bytes, transaction: int) -> bytes:
+        guest.outgoing = encode(Message(op, 1, transaction, payload))
+        guest.write()
+        daemon.work()
+        (reply,) = guest.read()
+        return reply.payload
+
+    first = Daemon(guest, log, never)
+    old = int(ask(first, Op.TRANSACTION_START, b"\0", 0)[:-1])
+    aborted = int(ask(first, Op.TRANSACTION_START, b"\0", 0)[:-1])
+    assert ask(first, Op.WRITE, join(b"/home/a") + b"1", old) == b"OK\0"
+    assert ask(first, Op.READ, b"/home/a\0", 99) == b"ENOENT\0"
+    heir = Daemon(guest, log, never)
+    assert ask(heir, Op.WRITE, join(b"/home/b") + b"2", old) == b"OK\0"
+    assert ask(heir, Op.READ, b"/home/b\0", old) == b"2"
+    assert ask(heir, Op.TRANSACTION_END, b"T\0", old) == b"EAGAIN\0"
+    assert ask(heir, Op.TRANSACTION_END, b"F\0", aborted) == b"OK\0"
+    assert ask(heir, Op.READ, b"/home/b\0", 0) == b"ENOENT\0"
+    assert heir.server.store.conflicts == 0
+    again = int(ask(heir, Op.TRANSACTION_START, b"\0", 0)[:-1])
+    assert again > 1_000_000  # numbered by the time
+    assert ask(heir, Op.WRITE, join(b"/home/a") + b"1", again) == b"OK\0"
+    assert ask(heir, Op.TRANSACTION_END, b"T\0", again) == b"OK\0"
+    assert ask(heir, Op.TRANSACTION_END, b"T\0", again) == b"ENOENT\0"
+    assert ask(heir, Op.READ, b"/home/a\0", 0) == b"1"
+    for serial in range(1, 11):
+        assert ask(heir, Op.READ, b"/home/a\0", serial) == b"1"
+    assert ask(heir, Op.READ, b"/home/a\0", 11) == b"ENOSPC\0"

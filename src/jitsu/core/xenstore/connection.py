@@ -16,6 +16,7 @@ class Connection:
     __slots__ = (
         "actor",
         "closed",
+        "former",
         "home",
         "lasting",
         "messages",
@@ -44,6 +45,8 @@ class Connection:
         self.queued = 0
         """Bytes that its transport holds, for the client has not taken them; the host says so."""
         self.serial = 0
+        self.former = 0
+        """Transactions up to this number may be open with a daemon that was killed."""
         self.transactions: dict[int, Transaction] = {}
         self.watches: dict[tuple[bytes, bytes], Watch] = {}
         self.waiting: deque[Message] = deque()

@@ -41,12 +41,19 @@ class Server:
         return self.store.connect(actor)
 
     def connect_ring(self, actor: Actor) -> Connection:
-        """Begin to serve a ring, or go on with it after a daemon that was killed.
+        """Begin to serve a ring."""
+        return self.store.connect(actor, lasting=True)
+
+    def resume_ring(self, actor: Actor, now: float) -> Connection:
+        """Go on with a ring after a daemon that was killed.
 
         What was to be told meanwhile is not known: each watch that it has had is told of itself.
+        Transactions that it has open, which are lost, go on all the same, and then are to be done
+        again; new ones are numbered by the time, a thousand a second, to be told from those.
         """
         store = self.store
-        connection = store.connect(actor, lasting=True)
+        connection = self.connect_ring(actor)
+        connection.serial = connection.former = int(now * 1000) % _TRANSACTION_MAX
         for path, token in store.kept.get(actor.domid, ()):
             absolute = path if path[:1] == b"@" else paths.locate(path, connection.home)[0]
             connection.event(self._add(connection, absolute, path, token), absolute)
@@ -165,7 +172,7 @@ class Server:
     def _serve(self, connection: Connection, message: Message, now: float) -> None:
         op = message.op
         try:
-            opened = _open(connection, message) if message.transaction else None
+            opened = self._open(connection, message) if message.transaction else None
             if op in calls.CALLS:
                 reply = self._of_tree(connection, message, opened)
             elif op in _OF_CONNECTION:
@@ -271,19 +278,33 @@ class Server:
     def _start(self, connection: Connection, message: Message, _now: float) -> bytes:
         if message.transaction:
             raise StoreError("EBUSY")
-        if len(connection.transactions) >= connection.quota.transactions:
-            raise StoreError("ENOSPC")
         serial = connection.serial % _TRANSACTION_MAX + 1
         while serial in connection.transactions:
             serial = serial % _TRANSACTION_MAX + 1
+        self._begin(connection, serial)
         connection.serial = serial
-        space = self.store.space(connection)
-        connection.transactions[serial] = Transaction(space, self.store.credit.commits)
-        self.store.open += 1
         return b"%d\0" % serial
 
+    def _begin(self, connection: Connection, serial: int, *, doomed: bool = False) -> Transaction:
+        if len(connection.transactions) >= connection.quota.transactions:
+            raise StoreError("ENOSPC")
+        space = self.store.space(connection)
+        begun = Transaction(space, self.store.credit.commits, doomed=doomed)
+        connection.transactions[serial] = begun
+        self.store.open += 1
+        return begun
+
+    def _open(self, connection: Connection, message: Message) -> Transaction:
+        serial = message.transaction
+        transaction = connection.transactions.get(serial)
+        if transaction is None:
+            if not 0 < serial <= connection.former:
+                raise StoreError("ENOENT")
+            transaction = self._begin(connection, serial, doomed=True)
+        return transaction
+
     def _end(self, connection: Connection, message: Message, now: float) -> bytes:
-        transaction = _open(connection, message)
+        transaction = self._open(connection, message)
         wish = only(message.payload)
         if wish not in (b"T", b"F"):
             raise StoreError("EINVAL")
@@ -296,6 +317,8 @@ class Server:
         return OK
 
     def _merge(self, connection: Connection, transaction: Transaction, now: float) -> None:
+        if transaction.doomed:
+            raise StoreError("EAGAIN")
         merged = transaction.merge(self.store.root)
         if not isinstance(merged, Conflict):
             if merged.changes:
@@ -313,13 +336,6 @@ def _wait(store: Store, connection: Connection, message: Message) -> None:
         store.close(connection, "too many requests while held up for conflicts")
     else:
         connection.waiting.append(message)
-
-
-def _open(connection: Connection, message: Message) -> Transaction:
-    try:
-        return connection.transactions[message.transaction]
-    except KeyError:
-        raise StoreError("ENOENT") from None
 
 
 def _path_and_token(message: Message) -> tuple[bytes, bytes]:

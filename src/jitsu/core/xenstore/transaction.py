@@ -57,10 +57,12 @@ class Conflict(NamedTuple):
 class Transaction:
     """A space, where it began, and all that was done in it."""
 
-    __slots__ = ("base", "begun", "entries", "space")
+    __slots__ = ("base", "begun", "doomed", "entries", "space")
 
-    def __init__(self, space: Space, begun: int) -> None:
+    def __init__(self, space: Space, begun: int, *, doomed: bool = False) -> None:
         self.space = space
+        self.doomed = doomed
+        """What it has done before is lost with a daemon that was killed: it is to be done again."""
         self.base = space.root
         self.begun = begun
         """The number of the store's last commit at the start."""

@@ -43,7 +43,13 @@ class RingClient:
     """One domain's ring: a `Channel`."""
 
     def __init__(
-        self, rings: "XenRings", domid: int, pages: SharedPages | mmap.mmap, port: int
+        self,
+        rings: "XenRings",
+        domid: int,
+        pages: SharedPages | mmap.mmap,
+        port: int,
+        *,
+        resumed: bool,
     ) -> None:
         self.domid = domid
         self.port = port
@@ -57,15 +63,15 @@ class RingClient:
         self._due: asyncio.Handle | None = None
         self._working = False
         self._connection: Connection | None = None
-        self._begin()
+        self._begin(resumed=resumed)
 
     def __repr__(self) -> str:
         """Say whose it is and how far."""
         return f"<RingClient of domain {self.domid}, port {self.port}, {self._ring!r}>"
 
-    def _begin(self) -> None:
+    def _begin(self, *, resumed: bool) -> None:
         actor = Actor(self.domid) if self.domid else DOM0
-        self._connection = self._xenstored.attach_ring(self, actor)
+        self._connection = self._xenstored.attach_ring(self, actor, resumed=resumed)
 
     def send(self, connection: Connection) -> None:
         """Queue what the store has for it; it goes out together with what else comes now."""
@@ -130,7 +136,7 @@ class RingClient:
     def _reset(self) -> bool:
         """Begin anew, as the guest wishes."""
         if self._connection is None:
-            self._begin()
+            self._begin(resumed=False)
         else:
             self._xenstored.reset(self._connection)
         if not self._xenstored.note(self._stream.blank()):
@@ -210,7 +216,7 @@ class XenRings:
         self.xenstored.serve_rings(self)
         self.census()
         for domain in self.xenstored.introduced():
-            if not self._attach(domain):
+            if not self._attach(domain, resumed=True):
                 self.xenstored.release(domain.domid)
         page, offered = kernel_ring()
         try:
@@ -219,7 +225,7 @@ class XenRings:
             page.close()
             hint = "another xenstored serves dom0's kernel, or has ended without a trace"
             raise HostError(f"{error}: {hint}") from error
-        self._add(RingClient(self, 0, page, port))
+        self._add(RingClient(self, 0, page, port, resumed=True))
         asyncio.get_running_loop().add_reader(self.channels.fileno(), self._fired)
         self.xenstored.settle()
         self.wake()
@@ -230,7 +236,7 @@ class XenRings:
         known = domain.domid in self._rings
         if known:
             self.detach(domain.domid)
-        if not self._attach(domain):
+        if not self._attach(domain, resumed=False):
             return False
         ring = self._rings[domain.domid]
         if known:
@@ -238,7 +244,7 @@ class XenRings:
         ring.later()
         return True
 
-    def _attach(self, domain: Introduced) -> bool:
+    def _attach(self, domain: Introduced, *, resumed: bool) -> bool:
         pages = None
         try:
             pages = self._mapper.map(domain.domid, [STORE_REF])
@@ -248,7 +254,7 @@ class XenRings:
                 pages.close()
             self._log.warning("ring not served", domain=domain.domid, reason=str(error))
             return False
-        self._add(RingClient(self, domain.domid, pages, port))
+        self._add(RingClient(self, domain.domid, pages, port, resumed=resumed))
         return True
 
     def _add(self, ring: RingClient) -> None:
