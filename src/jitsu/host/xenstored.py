@@ -29,6 +29,7 @@ from jitsu.core.xenstore.space import Space
 from jitsu.core.xenstore.store import DOM0, Close, Effect, Persist, Released, Send
 from jitsu.errors import HostError
 from jitsu.host.journal import Journal
+from jitsu.host.replies import Replies
 
 WRITE_BUFFER = 64 << 10
 """Bytes that a client may leave unread before its requests are left unread, too."""
@@ -99,11 +100,21 @@ class Client(asyncio.Protocol):
             self._read_on = False
             self.transport.resume_reading()
 
-    def send(self, connection: Connection) -> None:
-        """Send what the store has for it."""
-        self.transport.write(connection.take())
-        if self.paused:  # events come all the same
-            connection.queued = self.transport.get_write_buffer_size()
+    def send(self, _connection: Connection) -> None:
+        """Send what the store has for it, together with what it has for others."""
+        self._daemon.replies.send(self)
+
+    def waiting(self) -> int:
+        """Return how many replies and events it is to be sent."""
+        return len(self.connection.out)
+
+    def flush(self) -> None:
+        """Send them, if it is still there."""
+        connection = self.connection
+        if connection.pending and not connection.closed:
+            self.transport.write(connection.take())
+            if self.paused:  # events come all the same
+                connection.queued = self.transport.get_write_buffer_size()
 
     def drop(self) -> None:
         """Hang up."""
@@ -164,6 +175,7 @@ class Xenstored:
         self.clock = clock
         self.closed = False
         """It serves nobody any more."""
+        self.replies = Replies()
         self._server = server
         self._rings: Rings | None = None
         self._mark: Cursor | None = None
