@@ -2,7 +2,6 @@
 
 from jitsu.host.xen import devices
 from jitsu.host.xen.devices import BlockDevice
-from jitsu.host.xen.domain import Domain, Rings
 from jitsu.host.xen.store import Write
 from jitsu.model import Mac
 
@@ -54,7 +53,12 @@ def test_disks_are_numbered_as_linux_does() -> None:
     assert second[back + b"/mode"] == b"r"
 
 
-def test_xenconsoled_is_told_where_the_ring_is() -> None:
-    told = dict(write[:2] for write in devices.console(Domain(7, 1, 2), Rings(0xFEFFC, 0xFEFFF)))
-    assert told[b"/local/domain/7/console/port"] == b"2"
-    assert told[b"/local/domain/7/console/ring-ref"] == b"1044479"
+def test_linux_is_told_of_its_processor_and_memory() -> None:
+    told = dict(write[:2] for write in devices.linux(7, 128))
+    assert told[b"/local/domain/7/cpu/0/availability"] == b"online"
+    assert told[b"/local/domain/7/memory/target"] == b"131072"
+
+
+def test_where_a_driver_says_what_is_wrong() -> None:
+    end = devices.backend(b"vif", 7, 0)
+    assert devices.error_of(end) == b"/local/domain/0/error/backend/vif/7/0/error"

@@ -13,7 +13,8 @@ import structlog
 from jitsu import store
 from jitsu.core.xenstore.server import Server
 from jitsu.errors import HostError
-from jitsu.host.xen.store import HostStore, Remove, Write, inside
+from jitsu.host.inside import inside
+from jitsu.host.xen.store import HostStore, Remove, Write
 from jitsu.host.xenstored import Xenstored, listen
 
 Story = Callable[[HostStore, store.Client], Coroutine[Any, Any, None]]

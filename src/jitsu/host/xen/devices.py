@@ -1,4 +1,4 @@
-"""What the store says of a domain and its devices (Xen's public/io/netif.h, blkif.h, console.h).
+"""What the store says of a domain and its devices (Xen's public/io/netif.h, blkif.h).
 
 A device has two ends, each a folder of the store: the guest's is written by the guest and read by
 dom0, dom0's the other way round. Each end says in `state` how far it has come (`XenbusState`).
@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from jitsu.core.xenstore.path import home_of
-from jitsu.host.xen.domain import Domain, Rings
 from jitsu.host.xen.store import Write
 from jitsu.model import Mac
 
-INITIALISING, INIT_WAIT, CONNECTED, CLOSED = b"1", b"2", b"4", b"6"
+INITIALISING, INIT_WAIT, CONNECTED = b"1", b"2", b"4"
 """States of a device's end (xen/io/xenbus.h)."""
 _MTU = 1500
 _XVDA = 202 << 8
@@ -23,6 +22,11 @@ def backend(kind: bytes, domid: int, number: int | None = None) -> bytes:
     """Return dom0's end of a device, or the folder of all of that kind."""
     folder = b"/local/domain/0/backend/%b/%d" % (kind, domid)
     return folder if number is None else b"%b/%d" % (folder, number)
+
+
+def error_of(end: bytes) -> bytes:
+    """Return where a driver of dom0 says what is wrong with its end of a device."""
+    return end.replace(b"/domain/0/", b"/domain/0/error/", 1) + b"/error"
 
 
 def frontend(kind: bytes, domid: int, number: int) -> bytes:
@@ -41,14 +45,12 @@ def home(domid: int, name: str) -> Iterator[Write]:
     yield Write(top + b"/control/shutdown", b"", its)
 
 
-def console(domain: Domain, rings: Rings) -> Iterator[Write]:
-    """Yield what xenconsoled wants to know, where a console is asked of it."""
-    top = home_of(domain.domid) + b"/console"
-    yield Write(top + b"/type", b"xenconsoled")
-    yield Write(top + b"/output", b"pty")
-    yield Write(top + b"/limit", b"1048576")
-    yield Write(top + b"/ring-ref", b"%d" % rings.console)
-    yield Write(top + b"/port", b"%d" % domain.console_port)
+def linux(domid: int, mib: int) -> Iterator[Write]:
+    """Yield what Linux looks for besides: that its processor is there, and its memory in KiB."""
+    top = home_of(domid)
+    yield Write(top + b"/cpu/0/availability", b"online")
+    yield Write(top + b"/memory/static-max", b"%d" % (mib << 10))
+    yield Write(top + b"/memory/target", b"%d" % (mib << 10))
 
 
 def vif(domid: int, number: int, mac: Mac) -> Iterator[Write]:
@@ -87,9 +89,14 @@ class BlockDevice:
     read_only: bool = False
 
 
+def disk_number(number: int) -> int:
+    """Return what disk `number` is called on both ends; 0 is xvda."""
+    return _XVDA + 16 * number
+
+
 def vbd(domid: int, number: int, device: BlockDevice) -> Iterator[Write]:
-    """Yield both ends of disk `number` (0 is xvda), which is a block device of dom0."""
-    virtual = _XVDA + 16 * number
+    """Yield both ends of disk `number`, which is a block device of dom0."""
+    virtual = disk_number(number)
     front, back = frontend(b"vbd", domid, virtual), backend(b"vbd", domid, virtual)
     yield Write(front, b"", (b"n%d" % domid, b"r0"))
     yield Write(front + b"/backend", back)

@@ -6,15 +6,13 @@ meanwhile is refused, and what was watched is watched again when it is back.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from jitsu.core.xenstore.connection import Connection
 from jitsu.core.xenstore.errors import StoreError
 from jitsu.errors import ControlError, HostError
-from jitsu.host.xenstored import Xenstored
 from jitsu.store import Client, Request, Requests
 from jitsu.wire.xenstore import Op, join
 
@@ -138,6 +136,20 @@ class HostStore:
         except ControlError as error:
             raise HostError(f"the XenStore has gone: {error}") from error
 
+    async def until(self, path: bytes, *values: bytes) -> int:
+        """Wait until a node has one of `values`; return which."""
+        changed = asyncio.Event()
+        stop = self.watch(path, changed.set)
+        try:
+            while True:
+                await changed.wait()
+                changed.clear()
+                value = await self.read(path)
+                if value in values:
+                    return values.index(value)
+        finally:
+            stop()
+
     def watch(self, path: bytes, told: Callable[[], None]) -> Callable[[], None]:
         """Have `told` called when something changes at or below `path`, and once in any case.
 
@@ -205,36 +217,6 @@ class HostStore:
             self._reason = await asyncio.shield(client.lost)
         finally:
             self._client = None
-
-
-class _Inside:
-    """A client of the store that is in the same process: what it asks is done when it has asked."""
-
-    def __init__(self, xenstored: Xenstored) -> None:
-        self._xenstored = xenstored
-        self.client = Client(self._ask)
-        self.connection = xenstored.attach(self)
-
-    def _ask(self, data: bytes) -> None:
-        self._xenstored.receive(self.connection, data)
-
-    def send(self, connection: Connection) -> None:
-        """Give it its replies."""
-        self.client.take(connection.take())
-
-    def drop(self) -> None:
-        """The store has forgotten it."""
-        self.client.lose("the store has dropped this very process")
-
-
-@asynccontextmanager
-async def inside(xenstored: Xenstored) -> AsyncIterator[Client]:
-    """Be a client of a store of this process."""
-    own = _Inside(xenstored)
-    try:
-        yield own.client
-    finally:
-        xenstored.detach(own.connection)
 
 
 def _check(asked: Sequence[Request], replies: Sequence[bytes | StoreError]) -> None:
