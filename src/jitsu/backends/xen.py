@@ -16,6 +16,7 @@ A prepared domain is built, plugged and known to the store; it lacks what depend
 
 import asyncio
 import hashlib
+import re
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -26,24 +27,23 @@ from typing import Any, TypeVar
 from structlog.typing import FilteringBoundLogger
 
 from jitsu.backends.base import Exit, Watch
-from jitsu.core.handoff import conduit
 from jitsu.core.xenstore.path import home_of
 from jitsu.errors import BootError, HostError
 from jitsu.host.guests import address, address6
 from jitsu.host.links import Links
 from jitsu.host.network import GuestLink, Network
 from jitsu.host.process import Console
-from jitsu.host.xen import devices, domain
-from jitsu.host.xen.domain import Built, Domain, Kind, Plan, Rings
-from jitsu.host.xen.guests import XenGuests, addresses
+from jitsu.host.xen import domain
+from jitsu.host.xen.console import Consoles
+from jitsu.host.xen.domain import Built, Domain, Kind, Plan
+from jitsu.host.xen.guests import XenGuests
 from jitsu.host.xen.images import Image, Images
 from jitsu.host.xen.libxc import Info, Xen
+from jitsu.host.xen.plug import Plugged, Plugs, nodes_of
 from jitsu.host.xen.store import Connect, HostStore, Write
-from jitsu.model import Config, Epoch, Handoff, Name, NetworkConfig, Service, StopMode
+from jitsu.model import Config, Epoch, Handoff, NetworkConfig, Service, StopMode
 
 T = TypeVar("T")
-_PLUG_PATIENCE = 5.0
-"""Seconds for netback to make an interface, or remove it: milliseconds on a host at rest."""
 _END_FIRST, _END_MAX = 0.001, 5.0
 """Seconds between two looks whether a destroyed domain has gone, and for all of them: it stays as
 long as somebody maps one of its pages."""
@@ -65,9 +65,13 @@ def tag(run: str) -> bytes:
 
 
 def cmdline(service: Service, epoch: Epoch | None, network: NetworkConfig, kind: Kind) -> str:
-    """Return the guest's command line; one that is prepared learns the rest from the store."""
+    """Return the guest's command line.
+
+    A unikernel that is prepared, of no epoch yet, has no address there either: that it lacks one is
+    why it asks the store, at its beginning, for this and for the hand-over.
+    """
     words = []
-    if epoch is not None:
+    if epoch is not None or kind is Kind.PV:
         words.append(f"ip={address(service, network)}")
         ip6 = address6(service, network)
         words += [f"ip6={ip6}"] if ip6 else []
@@ -89,19 +93,21 @@ class XenInstance:
     gone: asyncio.Future[Exit]
     ended: asyncio.Future[Exit]
     """Done when it runs no more, or is to run no more."""
-    rings: Rings | None = None
-    made: GuestLink | None = None
-    index: int = 0
-    """Of its interface."""
+    plugged: Plugged
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+    """Nothing is being done to it: until then it is not buried, be it dead."""
     epoch: Epoch | None = None
     """Of its boot, once it has one."""
+    console: Console = field(default_factory=Console)
+    since: int = 0
+    """Where on the console its own words begin."""
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
     def link(self) -> GuestLink:
         """Its network interface."""
-        assert self.made is not None, "it was plugged before anybody could ask"
-        return self.made
+        assert self.plugged.link is not None, "it was plugged before anybody could ask"
+        return self.plugged.link
 
     def stop(self, how: StopMode) -> None:
         """Ask it to shut down, or destroy it."""
@@ -114,6 +120,13 @@ class XenInstance:
         """Have it buried."""
         if not self.ended.done():
             self.ended.set_result(exit_)
+
+    def judge(self, exit_: Exit) -> Exit:
+        """Tell how it went, its last word considered: Jitsu's own guests say their status."""
+        status = re.fullmatch(r"jitsu: exit (\d+)", self.console.last_line(self.since))
+        if exit_.clean and status and status[1] != "0":
+            return Exit(f"the guest exited with {status[1]}, see its log", clean=False)
+        return exit_
 
     def own(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something beside."""
@@ -135,7 +148,6 @@ class XenPrepared:
     """A domain that has not begun to run."""
 
     instance: XenInstance
-    network: Network
     gone: asyncio.Future[Exit]
 
     async def boot(self, epoch: Epoch, watch: Watch) -> XenInstance:
@@ -163,8 +175,13 @@ class XenBackend:
         self._images = Images()
         self._consoles: dict[str, Console] = {}
         self._living: dict[int, XenInstance] = {}
+        self._owed: dict[int, list[bytes]] = {}
+        """Nodes that a store which had gone still has of domains that are no more."""
+        self._paying: asyncio.Task[None] | None = None
         self._calls = ThreadPoolExecutor(_THREADS, thread_name_prefix="xen")
         self._links: Links
+        self._plugs: Plugs
+        self._readers: Consoles
         self._store: HostStore
         self._guests: XenGuests
         self._unwatch: Callable[[], None] = lambda: None
@@ -178,6 +195,8 @@ class XenBackend:
         self._guests = XenGuests(self._store)
         await self._store.open()
         self._links = Links()
+        self._plugs = Plugs(self._store, self._links, self._network)
+        self._readers = Consoles()
         await self._end_leftovers()
         self._unwatch = self._store.watch(b"@releaseDomain", self._look)
         return self._guests
@@ -185,7 +204,11 @@ class XenBackend:
     async def close(self) -> None:
         """Watch no more; whatever still runs is ended."""
         self._unwatch()
+        for instance in list(self._living.values()):
+            instance.end(Exit("the daemon has ended", clean=False))
+            await instance.gone
         await self._end_leftovers()
+        self._readers.close()
         self._links.close()
         self._calls.shutdown()
         await self._store.close()
@@ -207,36 +230,49 @@ class XenBackend:
         image, instance = await self._create(service, epoch)
         instance.epoch = epoch
         watch.stage("created")
-        told = asyncio.ensure_future(self._publish(instance))
+        plugs, plugged = self._plugs, instance.plugged
+        told = asyncio.ensure_future(plugs.publish(plugged, instance.plan))
+
+        async def tell() -> None:
+            await told
+            await self._guests.begin(service, epoch, plugged.domid)
 
         async def run() -> None:
-            built, _ = await _all(self._build(instance, image, watch), self._begin(instance, told))
+            built, *_ = await _all(self._build(instance, image, watch), tell())
             await self._introduce(instance, built)
-            domain.unpause(self._xen, instance.domain.domid)
+            domain.unpause(self._xen, plugged.domid)
             watch.stage("unpaused")
 
         async def plug() -> None:
             await told
-            await self._adopt(instance, network)
-            await self._connect(instance, watch)
+            await plugs.adopt(plugged, network)
+            await plugs.connect(plugged, watch.on_frame)
+            watch.stage("connected")
 
-        await self._settle(instance, run(), plug())
+        async def more() -> None:
+            await told
+            await plugs.further(plugged)
+
+        await self._settle(instance, run(), plug(), more())
+        self._listen(instance)
         return instance
 
     async def prepare(self, service: Service, network: Network) -> XenPrepared:
         """Make a domain that lacks its boot's number, and a place on the bridge."""
         image, instance = await self._create(service, None)
+        plugs, plugged = self._plugs, instance.plugged
 
         async def plug() -> None:
-            await self._publish(instance)
-            await self._adopt(instance, network)
+            await plugs.publish(plugged, instance.plan)
+            await plugs.adopt(plugged, network)
+            await plugs.further(plugged)
 
         async def make() -> None:
-            built, _ = await _all(self._build(instance, image, None), plug())
+            built, *_ = await _all(self._build(instance, image, None), plug())
             await self._introduce(instance, built)
 
         await self._settle(instance, make())
-        return XenPrepared(instance, network, instance.gone)
+        return XenPrepared(instance, instance.gone)
 
     async def start(self, instance: XenInstance, epoch: Epoch, watch: Watch) -> XenInstance:
         """Let a prepared domain run. Raises BootError."""
@@ -250,7 +286,12 @@ class XenBackend:
             domain.unpause(self._xen, instance.domain.domid)
             watch.stage("finished")
 
-        await self._settle(instance, run(), self._connect(instance, watch))
+        async def plug() -> None:
+            await self._plugs.connect(instance.plugged, watch.on_frame)
+            watch.stage("connected")
+
+        await self._settle(instance, run(), plug())
+        self._listen(instance)
         return instance
 
     async def ask_to_shut_down(self, instance: XenInstance) -> None:
@@ -281,9 +322,9 @@ class XenBackend:
         except HostError as error:
             raise BootError(str(error)) from error
         loop = asyncio.get_running_loop()
-        instance = XenInstance(
-            service, plan, made, self, loop.create_future(), loop.create_future()
-        )
+        futures = loop.create_future(), loop.create_future()
+        plugged = Plugged(made.domid, service)
+        instance = XenInstance(service, plan, made, self, *futures, plugged)
         self._living[made.domid] = instance
         instance.own(self._bury(instance))
         return image, instance
@@ -303,49 +344,9 @@ class XenBackend:
 
         built = await self.call(lambda xen: work(xen))
         image.data = built.kernel
-        instance.rings = built.rings
         if watch is not None:
             watch.stage("built")
         return built
-
-    async def _publish(self, instance: XenInstance) -> None:
-        """Tell the store of the domain and its interface, in one transaction."""
-        domid, service = instance.domain.domid, instance.service
-        await self._store.commit(
-            [
-                *devices.home(domid, service.name),
-                *devices.vif(domid, 0, service.mac),
-                *addresses(service, self._network, domid),
-            ]
-        )
-
-    async def _begin(self, instance: XenInstance, told: Awaitable[None]) -> None:
-        await told
-        assert instance.epoch is not None
-        await self._guests.begin(instance.service, instance.epoch, instance.domain.domid)
-
-    async def _adopt(self, instance: XenInstance, network: Network) -> None:
-        """Take the interface that netback makes."""
-        name = f"vif{instance.domain.domid}.0"
-        try:
-            async with asyncio.timeout(_PLUG_PATIENCE):
-                instance.index = await self._links.appeared(name)
-        except TimeoutError as error:
-            end = devices.backend(b"vif", instance.domain.domid, 0)
-            told = await self._store.read(
-                end.replace(b"/0/backend", b"/0/error/backend") + b"/error"
-            )
-            said = f": {told.decode(errors='replace')}" if told else "; is xen-netback loaded?"
-            what = f"netback has made no {name} within {_PLUG_PATIENCE:.0f} s"
-            raise HostError(f"{what}{said}") from error
-        instance.made = await network.open(instance.service, name)
-
-    async def _connect(self, instance: XenInstance, watch: Watch) -> None:
-        """Put the interface on the bridge, and let netback connect the guest to it."""
-        await instance.link.join(watch.on_frame)
-        end = devices.backend(b"vif", instance.domain.domid, 0)
-        await self._store.write([Write(end + b"/hotplug-status", b"connected")])
-        watch.stage("connected")
 
     async def _introduce(self, instance: XenInstance, built: Built) -> None:
         made = instance.domain
@@ -353,14 +354,26 @@ class XenBackend:
 
     async def _settle(self, instance: XenInstance, *works: Coroutine[Any, Any, None]) -> None:
         """Do all of `works`; where one fails there is no domain. Raises BootError."""
+        instance.settled.clear()
         try:
             await _all(*works)
+            instance.settled.set()
         except BaseException as error:
+            instance.settled.set()
             instance.end(Exit(str(error), clean=False, began=False))
             await asyncio.shield(instance.gone)
             if isinstance(error, (HostError, OSError)):
                 raise BootError(str(error)) from error
             raise
+
+    def _listen(self, instance: XenInstance) -> None:
+        """Read the console of a guest that runs; what it has said already is in its ring."""
+        console = self._consoles.setdefault(instance.service.name, Console())
+        instance.console, instance.since = console, console.written
+        try:
+            self._readers.attach(instance.domain.domid, instance.domain.console_port, console.write)
+        except HostError as error:  # it is no worse a guest for that, or has gone already
+            self._log.warning("no console", service=instance.service.name, reason=str(error))
 
     # The end of a domain.
 
@@ -373,39 +386,34 @@ class XenBackend:
                 instance.end(Exit("somebody has destroyed the domain", clean=False))
             elif info.shutdown:
                 instance.end(_end_of(info))
+        if self._owed:
+            self._paying = asyncio.get_running_loop().create_task(self._pay())
 
     async def _bury(self, instance: XenInstance) -> None:
         exit_ = await instance.ended
+        await instance.settled.wait()
         domid = instance.domain.domid
         try:
             with suppress(HostError):  # somebody has done it
                 await self.call(domain.destroy, domid)
-            if instance.made is not None:
-                await instance.made.close()
-            name = instance.service.name if instance.epoch is not None else None
-            await self._forget(domid, name)
-            if instance.index:
-                async with asyncio.timeout(_PLUG_PATIENCE):
-                    await self._links.vanished(instance.index)
-            await self._forget(domid, name)  # netback, or who spoke of it, may have had a last word
+            self._readers.detach(domid)
+            await self._plugs.pull(instance.plugged, began=instance.epoch is not None)
             await self._vanished(domid)
-        except (HostError, TimeoutError) as error:
-            what = str(error) or "its interface does not go"
-            self._log.warning("left behind", domain=domid, reason=what)
+        except HostError as error:
+            self._owed[domid] = nodes_of(domid, instance.service.name if instance.epoch else "")
+            self._log.warning("left behind", domain=domid, reason=str(error))
         finally:
             # Whoever waits for it must not wait for ever, whatever could not be tidied up.
             del self._living[domid]
-            instance.gone.set_result(exit_)
+            instance.gone.set_result(instance.judge(exit_))
 
-    async def _forget(self, domid: int, name: Name | None) -> None:
-        """Remove what the store has of a domain that is no more."""
-        paths = [home_of(domid)]
-        for kind in (b"vif", b"vbd"):
-            end = devices.backend(kind, domid)
-            paths += [end, end.replace(b"/0/backend", b"/0/error/backend")]
-        paths += [conduit(name)] if name else []
-        await self._store.remove(paths)
-        await self._store.release(domid)
+    async def _pay(self) -> None:
+        """Remove what could not be removed, from a store that may be back."""
+        for domid, paths in list(self._owed.items()):
+            with suppress(HostError):
+                await self._store.remove(paths)
+                await self._store.release(domid)
+                self._owed.pop(domid, None)
 
     async def _vanished(self, domid: int) -> None:
         """Wait until nobody maps a page of a domain that was destroyed."""
@@ -424,7 +432,8 @@ class XenBackend:
                 name = await self._store.read(home_of(info.domid) + b"/name")
                 with suppress(HostError):
                     await self.call(domain.destroy, info.domid)
-                await self._forget(info.domid, Name(name.decode()) if name else None)
+                await self._store.remove(nodes_of(info.domid, name.decode() if name else ""))
+                await self._store.release(info.domid)
                 await self._vanished(info.domid)
 
 

@@ -24,7 +24,12 @@ class Abilities:
 
 ABILITIES = {
     "qemu": Abilities((*_ENDS, StopMode.PAUSE), ("frame", "tcp:PORT", "delay:SECONDS", "key:PATH")),
-    "xen": Abilities(_ENDS, ("frame", "tcp:PORT", "delay:SECONDS", "key:PATH")),
+    "xen": Abilities(
+        (*_ENDS, StopMode.PAUSE),
+        ("frame", "tcp:PORT", "delay:SECONDS", "key:PATH"),
+        disks=True,
+        nics=True,
+    ),
     "process": Abilities(_ENDS, ("frame", "tcp:PORT", "delay:SECONDS")),
 }
 
