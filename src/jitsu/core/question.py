@@ -1,9 +1,10 @@
 """One DNS query as the directory sees it, and the reply in the form that the query allows.
 
-A query is hostile until it is parsed: dnspython does that, behind two limits that keep it cheap. Of
-the EDNS record only what the reply depends on is kept: version, payload size and DO; all options
-are ignored (RFC 6891 section 6.1.2). A signed query (TSIG) counts as malformed: we share no keys
-with anybody.
+A query is hostile until it is parsed: dnspython does that, behind two limits that keep it cheap. A
+question and nothing else, which is what most summonses come from, is read here, as dnspython reads
+it. Of the EDNS record only what the reply depends on is kept: version, payload size and DO; all
+options are ignored (RFC 6891 section 6.1.2). A signed query (TSIG) counts as malformed: we share
+no keys with anybody.
 
 A reply is put together from records that were rendered when the zones were built, since it is on
 the path of every summons and of every flood: a tenth of what dnspython takes to do it each time.
@@ -38,6 +39,8 @@ TCP_BYTES = 65535
 
 _QR, _OPCODE, _AA, _TC, _RD, _RA = 0x8000, 0x7800, 0x0400, 0x0200, 0x0100, 0x0080
 _POINTER = 0xC000
+_LABEL_BYTES_MAX = 63
+_NAME_BYTES_MAX = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,9 @@ def decode(data: bytes) -> Question:
     questions, *records = struct.unpack_from("!HHHH", data, 4)
     if questions != 1 or sum(records) > QUERY_RECORDS_MAX or len(data) > QUERY_BYTES_MAX:
         raise WireError("not one question within the limits")
+    plain = None if any(records) else _decode_plain(data)
+    if plain is not None:
+        return plain
     try:
         message = dns.message.from_wire(data)
     except dns.exception.DNSException as error:
@@ -117,6 +123,35 @@ def decode(data: bytes) -> Question:
         payload=message.payload,
         dnssec_ok=bool(message.ednsflags & dns.flags.DO),
         repeats=not message.options and all(label == label.lower() for label in asked.name.labels),
+    )
+
+
+def _decode_plain(data: bytes) -> Question | None:
+    """Parse a query that is a question and nothing else; None: it is for dnspython to judge.
+
+    What summons is mostly such a query, and mostly the first for a while: none of dnspython's code
+    is in the processor's caches then, and it takes ten times what it takes in a loop.
+    """
+    labels = []
+    at = HEADER_BYTES
+    while 0 < (size := data[at] if at < len(data) else 0) <= _LABEL_BYTES_MAX:
+        labels.append(data[at + 1 : at + 1 + size])
+        at += 1 + size
+    # The root's label, type and class end it; a pointer (RFC 1035 section 4.1.4) has no place here.
+    if len(data) != at + 5 or data[at] or at - HEADER_BYTES >= _NAME_BYTES_MAX:
+        return None
+    ident, flags = struct.unpack_from("!HH", data)
+    rdtype, rdclass = struct.unpack_from("!HH", data, at + 1)
+    return Question(
+        ident=ident,
+        name=dns.name.Name((*labels, b"")),
+        rdclass=dns.rdataclass.RdataClass.make(rdclass),
+        rdtype=dns.rdatatype.RdataType.make(rdtype),
+        recurse=bool(flags & _RD),
+        edns=None,
+        payload=0,
+        dnssec_ok=False,
+        repeats=all(label == label.lower() for label in labels),
     )
 
 
