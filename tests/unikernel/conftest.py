@@ -28,15 +28,15 @@ def image() -> Path:
 
 
 @pytest.fixture(scope="session")
-def sanitized() -> Callable[[str, int, int], None]:
+def sanitized() -> Callable[..., None]:
     """Run a fuzzer in a process of its own, on the library with sanitizers."""
     build("sanitized")
     preload = subprocess.check_output(["gcc", "-print-file-name=libasan.so"], text=True).strip()
     if not Path(preload).is_absolute():
         pytest.skip("needs gcc's libasan")
-    library = LIBRARY.with_name("libjitsunet-sanitized.so")
 
-    def run(module: str, seed: int, rounds: int) -> None:
+    def run(module: str, seed: int, rounds: int, name: str = "libjitsunet-sanitized.so") -> None:
+        library = LIBRARY.with_name(name)
         done = subprocess.run(
             [sys.executable, "-m", module, str(library), str(seed), str(rounds)],
             env={

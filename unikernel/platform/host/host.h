@@ -47,4 +47,10 @@ bool host_store_request(struct host_guest *guest, uint8_t tag, uint32_t type, co
 size_t host_store_events(struct host_guest *guest, uint8_t *events, size_t size);
 uint64_t host_store_rubbish(struct host_guest *guest);
 
+/* -- xen.c: the guest with the drivers of platform/xen, in a library of its own -- */
+
+struct host_guest *host_new_xen(const char *cmdline, uint64_t seed, size_t heap_size);
+void *host_xen_ring(void);
+void *host_xen_page(struct host_guest *guest, uint32_t reference);
+
 #endif
