@@ -1,6 +1,7 @@
 """The lab itself: Xen is real, dom0 controls it, and the project runs there."""
 
 import asyncio
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,7 +85,15 @@ def test_a_linux_guest_answers_on_a_bridge(bridge: None, tmp_path: Path) -> None
     assert domains() == ["Domain-0"]
 
 
-@pytest.mark.xen(store="xenstored")
-def test_the_store_can_be_the_one_in_c() -> None:
-    assert "oxenstored" not in said("ps", "-e")
+@pytest.mark.parametrize(
+    "daemon",
+    [
+        "oxenstored --pid-file",
+        pytest.param("xenstored --pid-file", marks=pytest.mark.xen(store="xenstored")),
+        pytest.param("jitsu xenstored --xen", marks=pytest.mark.xen(store="jitsu")),
+    ],
+)
+def test_the_store_is_the_one_that_is_asked_for(daemon: str) -> None:
+    running = said("ps", "-e", "-o", "args=")
+    assert re.search(rf"(^|/){re.escape(daemon)}", running, re.MULTILINE), running
     assert said("xenstore-read", "domid") == "0\n"
