@@ -233,6 +233,12 @@ def test_a_ring_full_of_rubbish(store: RawClient, folder: Path, guest: int) -> N
             assert said("xenstore-read", "/tests/polite") == "1\n"
             assert (page.memory[CONNECTION], page.memory[ERROR]) == (0, 0)
             assert page.memory[REQUESTS_PRODUCED : REQUESTS_PRODUCED + 4] == bytes(4)
+            # So does who introduces it again.
+            page.memory[REQUESTS_PRODUCED : REQUESTS_PRODUCED + 4] = b"\xff\xff\xff\x7f"
+            with RawClient(SOCKET) as again:
+                ref, port = (again.read(f"{home}/store/{x}".encode()) for x in ("ring-ref", "port"))
+                assert again.ask(Op.INTRODUCE, join(b"%d" % domid, ref, port)) == b"OK\0"
+            assert page.memory[REQUESTS_PRODUCED : REQUESTS_PRODUCED + 4] == bytes(4)
     finally:
         said("xl", "destroy", "rubbish")
     assert said("xl", "list").count("\n") == 3
