@@ -15,7 +15,7 @@ import pytest
 from pyroute2 import IPRoute
 
 from jitsu.api import control
-from jitsu.backends.qemu_accel import hello_image
+from jitsu.backends.qemu_accel import choose, hello_image
 from jitsu.bench.capture import Capture
 from jitsu.bench.demo import CLIENT, DIRECTORY, daemon
 from jitsu.host.netns import CLIENT_PORT, UPLINK, TwoHosts, two_hosts
@@ -117,9 +117,19 @@ class Lab:
         return set(listed.stdout.decode().splitlines())
 
 
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
+@pytest.fixture(scope="session")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a state folder that knows which accelerator is faster here: measured once for all."""
     hello_image()
+    state = tmp_path_factory.mktemp("state")
+    with two_hosts(CLIENT) as hosts, hosts.at(hosts.host):
+        choose(state, None)
+    return state
+
+
+@pytest.fixture
+def lab(tmp_path: Path, measured: Path) -> Iterator[Lab]:
+    shutil.copytree(measured, tmp_path / "state")
     with ExitStack() as stack:
         yield Lab(stack.enter_context(two_hosts(CLIENT)), tmp_path)
 

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -310,7 +311,8 @@ def test_a_bridge_that_was_there_is_left_as_it_was_by_a_killed_daemons_heir(lab:
 
 @contextmanager
 def starting(lab: Lab) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a daemon; it has not set up anything yet."""
+    """Start a daemon that has not set up anything yet, nor measured the accelerators."""
+    shutil.rmtree(lab.folder / "state")
     config = lab.folder / "lab.toml"
     config.write_text(
         f'[network]\nuplink = "{UPLINK}"\n'
@@ -318,8 +320,11 @@ def starting(lab: Lab) -> Iterator[subprocess.Popen[bytes]]:
     )
     command = [sys.executable, "-m", "jitsu", "serve", "-c", str(config)]
     with lab.hosts.at(lab.hosts.host), subprocess.Popen(command) as process:
-        eventually(lambda: (lab.run / "pid").exists())
-        yield process
+        try:
+            eventually(lambda: (lab.run / "pid").exists())
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
