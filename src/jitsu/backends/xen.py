@@ -254,7 +254,7 @@ class XenBackend:
             await plugs.further(plugged)
 
         await self._settle(instance, run(), plug(), more())
-        self._listen(instance)
+        asyncio.get_running_loop().call_soon(self._listen, instance)
         return instance
 
     async def prepare(self, service: Service, network: Network) -> XenPrepared:
@@ -291,7 +291,7 @@ class XenBackend:
             watch.stage("connected")
 
         await self._settle(instance, run(), plug())
-        self._listen(instance)
+        asyncio.get_running_loop().call_soon(self._listen, instance)
         return instance
 
     async def ask_to_shut_down(self, instance: XenInstance) -> None:
@@ -367,7 +367,10 @@ class XenBackend:
             raise
 
     def _listen(self, instance: XenInstance) -> None:
-        """Read the console of a guest that runs; what it has said already is in its ring."""
+        """Read the console of a guest that runs; what it has said already is in its ring.
+
+        Not before whoever has booted it can hear it in the store: nobody waits for the console.
+        """
         console = self._consoles.setdefault(instance.service.name, Console())
         instance.console, instance.since = console, console.written
         try:

@@ -67,6 +67,7 @@ class HostStore:
         self._stops: dict[int, Callable[[], None]] = {}
         self._number = 0
         self._keeper: asyncio.Task[None] | None = None
+        self._committing = asyncio.Lock()
         self._reason = "it has not been looked for"
 
     async def open(self) -> None:
@@ -86,8 +87,15 @@ class HostStore:
                 await self._keeper
 
     async def commit(self, changes: Iterable[Change]) -> None:
-        """Make `changes` in one transaction, again and again until nobody has come between."""
+        """Make `changes` in one transaction, again and again until nobody has come between.
+
+        One after the other: transactions of ours that meet would have each other done again.
+        """
         asked = requests(changes)
+        async with self._committing:
+            await self._commit(asked)
+
+    async def _commit(self, asked: list[Request]) -> None:
         client = self._present()
         while True:
             try:
