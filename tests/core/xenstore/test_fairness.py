@@ -148,7 +148,7 @@ def test_who_began_before_what_is_remembered_blames_nobody() -> None:
     def commit(domid: int, name: bytes, times: int) -> None:
         for _ in range(times):
             credit.commits += 1
-            credit.committed(domid, [Change(b"/" + name, None, None, (name,))])
+            credit.committed(domid, [Change(b"/" + name, None, None, (name,), 1)])
 
     commit(1, b"a", REMEMBERED)
     commit(2, b"b", 1)

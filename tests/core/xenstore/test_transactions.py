@@ -137,6 +137,44 @@ def test_a_transaction_sees_itself_and_nobody_else() -> None:
     store.says(*conversation)
 
 
+def test_a_transaction_finds_what_it_has_changed_as_it_is_now() -> None:
+    store = Conversation()
+    store.says(
+        ("dom0", "WRITE /a/b|1", "OK|"),
+        ("dom0 t", START, ...),
+        ("dom0 t", "WRITE /a/c|", "OK|"),  # it has a copy of what is below /a, and of /
+        ("dom0 t", "SET_PERMS /a|r3|", "OK|"),
+        ("dom0 t", "WRITE /a/d|", "OK|"),
+        ("dom0 t", "GET_PERMS /a/d|", "r3|"),
+        ("dom0 t", "SET_PERMS /|r4|", "OK|"),
+        ("dom0 t", "WRITE /x/y/z|1", "OK|"),
+        ("dom0 t", "GET_PERMS /x/y|", "r4|"),
+        ("dom0 t", "WRITE /x/y/u|2", "OK|"),
+        ("dom0 t", "RM /x|", "OK|"),
+        ("dom0 t", "READ /x/y/z|", "!ENOENT"),
+        ("dom0 t", "MKDIR /x/y/w|", "OK|"),
+        ("dom0 t", "DIRECTORY /x/y|", "w|"),
+        ("dom0 t", "DIRECTORY /a|", "b|c|d|"),
+        ("dom0", "DIRECTORY /|", "a|"),
+        ("dom0 t", END, "OK|"),
+        ("dom0", "DIRECTORY /|", "a|x|"),
+    )
+
+
+def test_a_transaction_works_at_any_depth() -> None:
+    store = Conversation()
+    deep = "/a" * 40
+    store.says(
+        ("dom0 t", START, ...),
+        ("dom0 t", f"WRITE {deep}|1", "OK|"),
+        ("dom0 t", f"WRITE {deep}/b|2", "OK|"),
+        ("dom0 t", f"WRITE {deep}/c|3", "OK|"),
+        ("dom0 t", f"DIRECTORY {deep}|", "b|c|"),
+        ("dom0 t", END, "OK|"),
+        ("dom0", f"DIRECTORY {deep}|", "b|c|"),
+    )
+
+
 def test_two_that_have_kept_to_the_quota_have_not_together() -> None:
     store = Conversation()
     store.says(("dom0", "WRITE /own|", "OK|"), ("dom0", "SET_PERMS /own|n1|", "OK|"))

@@ -61,16 +61,25 @@ Kept = dict[tuple[bytes, bytes], None]
 
 def commit(changes: Iterable[Change]) -> bytes:
     """Render one commit."""
-    body = b"".join(_entries(changes))
-    return _FRAME.pack(crc32(body), len(body)) + body
+    return _record(_entries(changes))
 
 
 def _entries(changes: Iterable[Change]) -> list[bytes]:
-    return [
-        _set(path, after) if after is not None else _removed(path)
-        for path, _, after, _, told in changes
-        if told  # the parents that were made on the way are made again by who reads it
-    ]
+    """Return the pieces of the entries of changes."""
+    pieces: list[bytes] = []
+    perms, rights = None, b""
+    for path, _, after, _, _, told in changes:
+        if not told:
+            continue  # the parents that were made on the way are made again by who reads it
+        if after is None:
+            pieces.append(_removed(path))
+            continue
+        if after.perms is not perms:  # mostly it is another with the same
+            perms = after.perms
+            rights = _rights(perms)
+        value = after.value
+        pieces += (_ENTRY.pack(_SET, len(path), len(rights), len(value)), path, rights, value)
+    return pieces
 
 
 def introduction(domain: Introduced) -> bytes:
@@ -143,13 +152,15 @@ def _record(entries: list[bytes]) -> bytes:
 
 
 def _set(path: bytes, node: Node) -> bytes:
-    perms = node.perms
-    keeper = perms.keeper if perms.keeper is not None else _NO_KEEPER
-    rights = _PERMS.pack(perms.owner, perms.rest, perms.restricted, keeper)
-    if perms.named:
-        rights += b"".join(_NAMED.pack(*pair) for pair in perms.named)
+    rights = _rights(node.perms)
     head = _ENTRY.pack(_SET, len(path), len(rights), len(node.value))
     return head + path + rights + node.value
+
+
+def _rights(perms: Perms) -> bytes:
+    keeper = perms.keeper if perms.keeper is not None else _NO_KEEPER
+    rights = _PERMS.pack(perms.owner, perms.rest, perms.restricted, keeper)
+    return rights + b"".join([_NAMED.pack(*pair) for pair in perms.named])
 
 
 def _removed(path: bytes) -> bytes:

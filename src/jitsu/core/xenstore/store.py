@@ -232,7 +232,7 @@ class Store:
     def permit_special(self, path: bytes, perms: Perms) -> Change:
         """Set the permissions of a special path; return what is to be written down."""
         self.special[path] = perms
-        return Change(path, None, Node(b"", perms, {}), ())
+        return Change(path, None, Node(b"", perms, {}), (), 0)
 
     def _own(self, more: dict[int, int]) -> None:
         for domid, count in more.items():

@@ -55,35 +55,6 @@ def nearest(root: Node, names: Names) -> tuple[Node, int]:
     return node, len(names)
 
 
-def put(root: Node, names: Names, node: Node) -> Node:
-    """Return `root` with `node` at `names`, whose parent there must be."""
-    if not names:
-        return node
-    spine = [root]
-    parent = root
-    for name in names[:-1]:
-        parent = parent.children[name]
-        spine.append(parent)
-    depth = len(names)
-    while spine:
-        value, perms, children = spine.pop()
-        depth -= 1
-        children = children.copy()
-        children[names[depth]] = node
-        node = Node(value, perms, children)
-    return node
-
-
-def graft(root: Node, names: Names, scion: Node | None) -> Node:
-    """Return `root` with `scion` at `names`, whose parent there must be; nothing, if it is None."""
-    if scion is not None:
-        return put(root, names, scion)
-    parent = find(root, names[:-1])
-    assert parent is not None
-    children = {name: child for name, child in parent.children.items() if name != names[-1]}
-    return put(root, names[:-1], Node(parent.value, parent.perms, children))
-
-
 def concerning(root: Node, domid: int) -> Iterator[Names]:
     """Yield where a domain is named in permissions, parents first; looks at every node."""
     waiting: list[tuple[Names, Node]] = [((), root)]

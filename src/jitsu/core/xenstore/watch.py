@@ -67,7 +67,7 @@ class Watches:
         told = [change for change in changes if change.told]
         last = {change.path: change for change in told}
         heard = set(last)
-        for path, before, after, _, _ in told:
+        for path, before, after, *_ in told:
             final = last.pop(path, None)
             if final is not None:
                 for above in paths.ancestors(path):
