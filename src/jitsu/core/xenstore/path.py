@@ -34,7 +34,7 @@ def locate(path: bytes, home: bytes) -> tuple[bytes, Names]:
         if len(path) > RELATIVE_PATH_MAX or path[:1] in (b"@", b""):
             raise StoreError("EINVAL")
         path = b"%b/%b" % (home, path)
-    return path, names(path)
+    return path, _remembered(path) if len(path) < _LONG else _cut(path)
 
 
 def names(path: bytes) -> Names:

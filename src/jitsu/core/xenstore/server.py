@@ -66,8 +66,12 @@ class Server:
 
     def receive(self, connection: Connection, data: bytes, now: float) -> list[Effect]:
         """Take what a client has sent."""
+        held_up = self.store.credit.held_up
         for message in self._messages(connection, data):
-            self._request(connection, message, now)
+            if held_up or connection.closed:
+                self._request(connection, message, now)
+            else:  # as almost always
+                self._serve(connection, message, now)
         return self.store.take()
 
     def receive_apart(
@@ -170,37 +174,36 @@ class Server:
     # One request.
 
     def _serve(self, connection: Connection, message: Message, now: float) -> None:
-        op = message.op
+        op, _, number, payload = message
         try:
-            opened = self._open(connection, message) if message.transaction else None
-            if op in calls.CALLS:
-                reply = self._of_tree(connection, message, opened)
+            opened = self._open(connection, message) if number else None
+            if op in calls.CALLS and payload[:1] != b"@":
+                if opened is not None:
+                    op, payload = opened.perform(op, payload)
+                else:
+                    op, payload = self._alone(connection, op, payload)
             elif op in _OF_CONNECTION:
-                reply = op, _OF_CONNECTION[op](self, connection, message, now)
+                payload = _OF_CONNECTION[op](self, connection, message, now)
             elif op in _OF_DOMAINS:
-                reply = op, _OF_DOMAINS[op](self.store, connection, message.payload)
+                payload = _OF_DOMAINS[op](self.store, connection, payload)
+            elif op in calls.CALLS:  # of no tree, and no transaction's: done at once
+                payload = self._special(connection, message)
             else:
-                reply = calls.ERROR, b"ENOSYS\0"
+                op, payload = calls.ERROR, b"ENOSYS\0"
         except StoreError as error:
-            reply = calls.ERROR, error.reply
+            op, payload = calls.ERROR, error.reply
         except WireError:
-            reply = calls.ERROR, calls.EINVAL
+            op, payload = calls.ERROR, calls.EINVAL
         if connection.closed:  # it has released its own domain
             return
-        connection.reply(message, *reply)
-        if reply[0] == _WATCH:
+        connection.reply(message, op, payload)
+        if op == _WATCH:
             # The first event says that the watch is there; it follows the reply.
             connection.event(*self._first_event(connection, message.payload))
         self.store.to_send(connection)
 
-    def _of_tree(
-        self, connection: Connection, message: Message, opened: Transaction | None
-    ) -> Reply:
-        op, _, _, payload = message
-        if payload.startswith(b"@"):  # it is of no tree, and no transaction's: done at once
-            return op, self._special(connection, message)
-        if opened is not None:
-            return opened.perform(op, payload)
+    def _alone(self, connection: Connection, op: int, payload: bytes) -> Reply:
+        """Serve a request of the tree that is in no transaction."""
         space = self.store.space_of_one(connection)
         reply = calls.perform(space, op, payload)
         if space.changes:
@@ -346,18 +349,18 @@ def _path_and_token(message: Message) -> tuple[bytes, bytes]:
 
 
 _OF_CONNECTION: dict[int, Callable[[Server, Connection, Message, float], bytes]] = {
-    Op.WATCH: Server._watch,
-    Op.UNWATCH: Server._unwatch,
-    Op.RESET_WATCHES: Server._reset_watches,
-    Op.TRANSACTION_START: Server._start,
-    Op.TRANSACTION_END: Server._end,
+    int(Op.WATCH): Server._watch,
+    int(Op.UNWATCH): Server._unwatch,
+    int(Op.RESET_WATCHES): Server._reset_watches,
+    int(Op.TRANSACTION_START): Server._start,
+    int(Op.TRANSACTION_END): Server._end,
 }
 _OF_DOMAINS: dict[int, Callable[[Store, Connection, bytes], bytes]] = {
-    Op.INTRODUCE: domains.introduce,
-    Op.RELEASE: domains.release,
-    Op.RESUME: domains.resume,
-    Op.SET_TARGET: domains.set_target,
-    Op.GET_DOMAIN_PATH: domains.domain_path,
-    Op.IS_DOMAIN_INTRODUCED: domains.is_introduced,
-    Op.CONTROL: control,
+    int(Op.INTRODUCE): domains.introduce,
+    int(Op.RELEASE): domains.release,
+    int(Op.RESUME): domains.resume,
+    int(Op.SET_TARGET): domains.set_target,
+    int(Op.GET_DOMAIN_PATH): domains.domain_path,
+    int(Op.IS_DOMAIN_INTRODUCED): domains.is_introduced,
+    int(Op.CONTROL): control,
 }

@@ -52,7 +52,18 @@ class Change(NamedTuple):
 class Space:
     """A root that requests of one actor change."""
 
-    __slots__ = ("_alone", "_near", "_own", "actor", "changes", "held", "home", "owned", "quota", "root")
+    __slots__ = (
+        "_alone",
+        "_near",
+        "_own",
+        "actor",
+        "changes",
+        "held",
+        "home",
+        "owned",
+        "quota",
+        "root",
+    )
 
     def __init__(
         self,
