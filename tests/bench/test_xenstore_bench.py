@@ -1,7 +1,9 @@
 """The benchmark of the store: its sums, its load, and one small round with whoever is to be had."""
 
 import asyncio
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,23 @@ def test_everybody_is_first_in_turn() -> None:
     first = [turns(stores, number)[0].name for number in range(6)]
     assert first == [OURS, C, OCAML] * 2
     assert all(set(turns(stores, number)) == set(stores) for number in range(3))
+
+
+def test_what_is_measured_goes_before_all_else_and_nothing_does_afterwards() -> None:
+    usual, before = os.sched_getscheduler(0), os.sched_getparam(0)
+    with xenstore.before_all_else():
+        policy = os.sched_getscheduler(0)
+        say = "import os; print(os.sched_getscheduler(0))"
+        child = subprocess.run([sys.executable, "-c", say], capture_output=True, check=True)
+        assert int(child.stdout) == policy
+        assert policy == (os.SCHED_FIFO if may_go_first() else usual)
+    assert (os.sched_getscheduler(0), os.sched_getparam(0)) == (usual, before)
+
+
+def may_go_first() -> bool:
+    """Ask the kernel by way of a process that is soon gone."""
+    ask = "import os; os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))"
+    return subprocess.run([sys.executable, "-c", ask], capture_output=True).returncode == 0
 
 
 def seen(*seconds: float, eagain: int = 0) -> list[dict[str, float]]:

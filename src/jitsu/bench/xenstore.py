@@ -1,7 +1,9 @@
 """Our XenStore beside Debian's two, C xenstored and oxenstored, which run without Xen for it.
 
 All three serve a Unix socket each, in a process of its own, and take turns under the same load, so
-that whatever else the machine does hits all. The paper's own figure (Jitsu, NSDI 2015) is printed
+that whatever else the machine does hits all; and where the kernel lets us, all of this has
+real-time priority, for on a busy machine the scheduler's turns are what else is measured. The
+paper's own figure (Jitsu, NSDI 2015) is printed
 beside: its hardware was another, so that only the curves' shapes compare.
 """
 
@@ -15,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -38,6 +40,7 @@ TRIP_WANTED = 2.0
 """The part of the C daemon's time that ours may take for a single request."""
 LARGE_WANTED = 1.2
 """How much slower a look-up may be with a hundred thousand nodes than with a thousand."""
+ROUNDS = 9
 FOLDERS, FEW, MANY = 1000, 1_000, 100_000
 PAPER = {
     50: (61.0, 17.0, 12.0),
@@ -74,14 +77,26 @@ class Store:
 
 def run(quick: bool) -> list[dict[str, object]]:
     """Measure all three. Raises HostError if one cannot be had or does not work."""
-    rounds = 3 if quick else 9
-    with ExitStack() as stack:
+    rounds = 3 if quick else ROUNDS
+    with ExitStack() as stack, before_all_else():
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="jitsu-bench-")))
         stores = [stack.enter_context(start(folder)) for start in (_ours, _c, _ocaml)]
         rows = _starts(stores, rounds, quick=quick)
         rows += _trips(stores, rounds, 300 if quick else 1000)
         rows += _sizes(stores, quick=quick)
     return rows + _papers()
+
+
+@contextmanager
+def before_all_else() -> Iterator[None]:
+    """Have real-time priority, and so all that is started meanwhile, if that is allowed."""
+    policy, priority = os.sched_getscheduler(0), os.sched_getparam(0)
+    with suppress(PermissionError):
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, priority)
 
 
 # Many machines at once.
@@ -93,11 +108,20 @@ def _starts(stores: list[Store], rounds: int, *, quick: bool) -> list[dict[str, 
         seen: dict[str, list[dict[str, float]]] = {store.name: [] for store in stores}
         for number in range(rounds):
             for store in turns(stores, number):
-                # The C daemon takes seconds where the others take tenths.
-                if store.name != C or machines < MACHINES[-2] or number < (1 if quick else 3):
+                if store.name != C or number < _rounds_of_c(machines, quick=quick):
                     seen[store.name].append(_start(store, machines))
-        rows += [_start_row(store.name, machines, seen) for store in stores]
+        rows += [_start_row(name, machines, seen) for name in seen if seen[name]]
     return rows
+
+
+def _rounds_of_c(machines: int, *, quick: bool) -> int:
+    """Return how often the C daemon's turn comes, which takes seconds where others take tenths.
+
+    With the most machines it is half a minute on a busy host: not quick.
+    """
+    if machines < MACHINES[-2]:
+        return ROUNDS
+    return int(machines < MACHINES[-1]) if quick else 3
 
 
 def turns(stores: list[Store], number: int) -> list[Store]:
