@@ -177,4 +177,6 @@ def test_runs_of_what_has_none(jitsu: Jitsu) -> None:
 def test_a_benchmark_that_is_not_there(jitsu: Jitsu) -> None:
     code, printed, complained = jitsu("bench", "nothing")
     assert (code, printed) == (1, "")
-    assert complained.startswith("jitsu: no benchmark is called nothing; there are: coldstart")
+    assert complained.startswith(
+        "jitsu: no benchmark is called nothing; there are: boot, coldstart"
+    )

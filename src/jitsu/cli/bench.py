@@ -11,12 +11,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from jitsu.bench import coldstart, dns, neighbour, xenstore
+from jitsu.bench import boot, coldstart, dns, neighbour, xenstore
 from jitsu.cli.options import Json
 from jitsu.errors import JitsuError
 from jitsu.host.netns import become_root
 
 BENCHES = {
+    "boot": boot.run,
     "coldstart": coldstart.run,
     "dns": dns.run,
     "neighbour": neighbour.run,
