@@ -32,11 +32,25 @@ image = "hello.elf"
 address = "10.77.0.10"
 boot_timeout = 60
 """
+LINUX = """
+[[service]]
+name = "linux"
+dns = ["linux.jitsu.test"]
+image = "/boot/vmlinuz-domu"
+initrd = "/boot/domu.cpio"
+cmdline = "mitigations=off ip=10.77.0.11/24"
+address = "10.77.0.11"
+memory = "128MiB"
+handoff = "splice"
+ready = "tcp:80"
+boot_timeout = 300
+"""
+"""The lab's own Linux guest takes the last `ip=` on its command line, without a gateway."""
 JITSU = (sys.executable, "-m", "jitsu")
 
 
 def run(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=400)
     assert done.returncode == 0, (command, done.stderr)
     return done.stdout
 
@@ -80,6 +94,7 @@ def daemon(folder: Path) -> Iterator[None]:
 def test_a_dns_query_boots_the_domain_that_answers_the_request(tmp_path: Path) -> None:
     (tmp_path / "jitsu.toml").write_text(CONFIG.format(folder=tmp_path))
     file = ("-c", str(tmp_path / "jitsu.toml"))
+    assert "yes xen " in run(*JITSU, "check", *file)
     with client(), daemon(tmp_path):
         for epoch in (1, 2):
             said = as_client(
@@ -103,3 +118,15 @@ def test_a_dns_query_boots_the_domain_that_answers_the_request(tmp_path: Path) -
         assert "jitsu" in run(*JITSU, "logs", "www", *file)
         as_client("curl", "-s", "-m", "120", "-o", "/dev/null", "http://10.77.0.10/")
     assert dom0.left() == [], "the daemon has ended its guests"
+
+
+def test_a_linux_guest_goes_on_with_a_connection_that_was_opened_for_it(tmp_path: Path) -> None:
+    (tmp_path / "jitsu.toml").write_text(CONFIG.format(folder=tmp_path) + LINUX)
+    file = ("-c", str(tmp_path / "jitsu.toml"))
+    with client(), daemon(tmp_path):
+        page = ("curl", "-s", "-m", "300", "-o", "/dev/null", "-w", "%{http_code}")
+        assert as_client(*page, "http://10.77.0.11/none") == "404"
+        trace = json.loads(run(*JITSU, "trace", "linux", "--json", *file))
+        assert trace["cause"] == "syn"
+        assert as_client(*page, "http://10.77.0.11/none") == "404", "and on its own after that"
+    assert dom0.left() == []
