@@ -5,6 +5,7 @@
     `jitsu summon` --------------------+       |  ^                    |
                                                |  +---- Ready, Gone ---+
                       Directory, Synjitsu <----+ Entered(state)
+                                               +---> Warmer --Prepare, Discard--> backend
 
 This is the only file that knows all parts. The cores decide and do not act; here nothing is
 decided. What takes time (a boot, moving an address from one owner to the other, a look at the
@@ -22,7 +23,7 @@ from structlog.typing import FilteringBoundLogger
 
 from jitsu.backends.base import Backend
 from jitsu.core import directory as dns
-from jitsu.core import events, synjitsu
+from jitsu.core import events, synjitsu, warm
 from jitsu.core import summon as summoning
 from jitsu.core.admission import Gatekeeper
 from jitsu.core.deadlines import Deadlines
@@ -36,7 +37,7 @@ from jitsu.life import Lives, running, started
 from jitsu.model import Cause, Config, Epoch, Name, Service, State
 from jitsu.run import Run
 
-_DIRECTORY, _SYNJITSU = "the directory", "synjitsu"
+_DIRECTORY, _SYNJITSU, _WARMER = "the directory", "synjitsu", "the warmer"
 
 
 class Resolver(Protocol):
@@ -89,6 +90,7 @@ class Daemon:
         self._runs = {
             s.name: Run(s, summoning.Summoner(s, self._gatekeeper)) for s in config.services
         }
+        self._warmer = warm.Warmer(config.services, self._gatekeeper)
         self._lives = Lives(self, self._runs, network, backends, guests, ambient.saved)
         self._deadlines = Deadlines()
         self._todo: deque[Any] = deque()
@@ -107,6 +109,7 @@ class Daemon:
         try:
             async with asyncio.TaskGroup() as self._tasks:
                 started()
+                self.tell_warmer(warm.Started())
                 await self._closing.wait()
                 await self._stop_all()
                 if self._timer:
@@ -229,6 +232,12 @@ class Daemon:
         summoner = self._runs[name].summoner
         self._emit(summoner.handle(event, self._clock()))
         self._deadlines.set(name, summoner.deadline())
+        self.tell_warmer(warm.Moved())
+
+    def tell_warmer(self, event: warm.Event) -> None:
+        """Give an event to who decides what is prepared."""
+        self._emit(self._warmer.handle(event, self._clock()))
+        self._deadlines.set(_WARMER, self._warmer.deadline())
         self._arm()
 
     def tell_synjitsu(self, event: events.Event) -> None:
@@ -247,10 +256,14 @@ class Daemon:
             elif key == _SYNJITSU:
                 self._emit(self.synjitsu.tick(now))
                 self._deadlines.set(_SYNJITSU, self.synjitsu.deadline())
+            elif key == _WARMER:
+                self._emit(self._warmer.tick(now))
+                self._deadlines.set(_WARMER, self._warmer.deadline())
             else:
                 summoner = self._runs[cast(Name, key)].summoner
                 self._emit(summoner.tick(now))
                 self._deadlines.set(key, summoner.deadline())
+                self.tell_warmer(warm.Moved())
         self._arm()
 
     def _arm(self) -> None:
@@ -277,7 +290,7 @@ class Daemon:
         finally:
             self._draining = False
 
-    def _perform(self, effect: dns.Effect | events.Effect | summoning.Effect) -> None:
+    def _perform(self, effect: dns.Effect | events.Effect | summoning.Effect | warm.Effect) -> None:
         match effect:
             case dns.Respond(client, data):
                 # After what the query has set off has begun: nobody can use the answer sooner.
@@ -299,6 +312,10 @@ class Daemon:
                 | summoning.Entered()
             ):
                 self._perform_summoners(effect)
+            case warm.Prepare(service):
+                self.start(self._lives.prepare(service))
+            case warm.Discard(service):
+                self._lives.give_up(service)
             case _:
                 self._perform_synjitsus(effect)
 
@@ -398,6 +415,7 @@ class Daemon:
         for run in self._runs.values():
             run.wake()
         await asyncio.sleep(0)  # who waits for a summons is told before the end begins
+        self.tell_warmer(warm.Closed())
         for name in self._runs:
             self.tell_summoner(name, summoning.Dismissed(for_good=True))
         for run in self._runs.values():

@@ -1,4 +1,4 @@
-"""What is done with guests: they are booted, given their addresses, fenced, paused, stopped.
+"""What is done with guests: they are prepared, booted, given their addresses, fenced, stopped.
 
 Here is what takes time; each of these is a task of the daemon's, and what comes of it is told to
 the cores. Moves of one service's address happen one after the other, under its lock: a guest that
@@ -15,8 +15,17 @@ from typing import Any, Protocol
 
 from structlog.typing import FilteringBoundLogger
 
-from jitsu.backends.base import Backend, Instance, Pauses, Resumes, Suspends, Watch
-from jitsu.core import events
+from jitsu.backends.base import (
+    Backend,
+    Instance,
+    Pauses,
+    Prepared,
+    Prepares,
+    Resumes,
+    Suspends,
+    Watch,
+)
+from jitsu.core import events, warm
 from jitsu.core import summon as summoning
 from jitsu.core.segment import Ends
 from jitsu.errors import HostError
@@ -24,7 +33,7 @@ from jitsu.host.guests import Guests
 from jitsu.host.network import Network
 from jitsu.host.saved import Saved
 from jitsu.model import Epoch, Name, Service, State, StopMode
-from jitsu.run import BootWatch, Run
+from jitsu.run import BootWatch, Run, Spare
 
 Start = Callable[[Watch], Awaitable[Instance]]
 """Starts a guest."""
@@ -40,6 +49,9 @@ class Cores(Protocol):
 
     def tell_synjitsu(self, event: events.Event) -> None:
         """Give an event to Synjitsu."""
+
+    def tell_warmer(self, event: warm.Event) -> None:
+        """Give an event to who decides what is prepared."""
 
     def mark(self, name: Name, mark: str, *, span: str = "", since: str = "") -> None:
         """Note the time in the waterfall of a service."""
@@ -92,8 +104,59 @@ class Lives:
         """Boot a guest, and be with it until it is gone."""
         run = self._runs[service.name]
         run.started = asyncio.get_running_loop().create_future()
-        boot = partial(self._backends[service.backend].boot, service, epoch, self._network)
-        self._cores.start(self._live(run, epoch, boot))
+        self._cores.start(self._live(run, epoch, self._start(run, epoch)))
+
+    def _start(self, run: Run, epoch: Epoch) -> Start:
+        """Return how a boot is done: with what is prepared, if anything is."""
+        service = run.service
+        cold = partial(self._backends[service.backend].boot, service, epoch, self._network)
+        spare = next((spare for spare in run.spares if not spare.prepared.gone.done()), None)
+        if spare is None:
+            return cold
+        run.spares.remove(spare)
+        spare.taken.set_result(None)
+        self._cores.tell_warmer(warm.Taken(service.name))
+        return partial(self._finish, service, epoch, spare.prepared, cold)
+
+    async def _finish(
+        self, service: Service, epoch: Epoch, prepared: Prepared, cold: Start, watch: Watch
+    ) -> Instance:
+        """Boot what is prepared; where that fails nothing is left of it, and the boot is cold."""
+        try:
+            return await prepared.boot(epoch, watch)
+        except (HostError, OSError) as error:
+            reason = str(error)
+            self._cores.log.warning("booted cold", service=service.name, reason=reason)
+        return await cold(watch)
+
+    async def prepare(self, service: Service) -> None:
+        """Prepare an instance, and be with it until a boot has it or it is gone."""
+        run, backend = self._runs[service.name], self._backends[service.backend]
+        assert isinstance(backend, Prepares), "the configuration was checked"
+        try:
+            prepared = await backend.prepare(service, self._network)
+        except (HostError, OSError) as error:
+            self._cores.log.warning("not prepared", service=service.name, reason=str(error))
+            self._cores.tell_warmer(warm.Failed(service.name))
+            return
+        spare = Spare(prepared, asyncio.get_running_loop().create_future())
+        run.spares.append(spare)
+        self._cores.tell_warmer(warm.Made(service.name))
+        either: list[asyncio.Future[Any]] = [prepared.gone, spare.taken]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if spare.taken.done():
+            return
+        if spare in run.spares:
+            run.spares.remove(spare)
+            reason = prepared.gone.result().reason
+            self._cores.log.warning("prepared, and gone", service=service.name, reason=reason)
+            self._cores.tell_warmer(warm.Lost(service.name))
+        else:
+            self._cores.tell_warmer(warm.Left(service.name))
+
+    def give_up(self, service: Service) -> None:
+        """Have a prepared instance go; the oldest is."""
+        self._runs[service.name].spares.pop(0).prepared.discard()
 
     def restore(self, service: Service, epoch: Epoch) -> None:
         """Start a guest that is in its file, and be with it until it is gone."""

@@ -5,11 +5,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from jitsu.backends.base import Instance
+from jitsu.backends.base import Instance, Prepared
 from jitsu.core.summon import Summoner, Traffic
 from jitsu.core.waterfall import Waterfall
 from jitsu.host.network import GuestLink
 from jitsu.model import Service, State
+
+
+@dataclass(slots=True, eq=False)
+class Spare:
+    """A prepared instance that is there for a boot; `taken` when one has it."""
+
+    prepared: Prepared
+    taken: asyncio.Future[None]
 
 
 @dataclass(slots=True)
@@ -22,6 +30,8 @@ class Run:
     tracking: asyncio.Lock = field(default_factory=asyncio.Lock)
     started: asyncio.Future[Instance | None] | None = None
     """The guest of the current epoch, once it runs; None if it never did."""
+    spares: list[Spare] = field(default_factory=list)
+    """What is prepared for its boots to come, the oldest first."""
     link: GuestLink | None = None
     """The owner of the address; None is Synjitsu."""
     waterfall: Waterfall | None = None
@@ -66,6 +76,7 @@ class Run:
             "summons": summoner.summons,
             "last_request": last or None,
             "flows": traffic.flows if traffic else 0,
+            "prepared": len(self.spares),
             "reason": summoner.reason or None,
         }
 

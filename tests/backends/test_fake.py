@@ -50,7 +50,7 @@ async def make(script: Script | None, fate: Fate) -> AsyncIterator[Case]:
     www = service(0)
     network = SimulatedNetwork(Random(1), (www,))
     backend = FakeBackend(lambda _: script or SCRIPTS[fate], Actor())
-    yield Case(backend, network, www, lambda: [*network.links, *backend.running])
+    yield Case(backend, network, www, lambda: [*network.links, *backend.there])
 
 
 STORIES: list[Callable[[Make], Awaitable[None]]] = [
@@ -62,6 +62,7 @@ STORIES: list[Callable[[Make], Awaitable[None]]] = [
     contract.check_death,
     contract.check_cannot_start,
     contract.check_pause,
+    contract.check_prepare,
 ]
 
 
@@ -107,5 +108,7 @@ def test_the_contract_finds_what_is_broken(tmp_path: Path) -> None:
     broken(partial(contract.check_life, how=StopMode.DESTROY), Script(stops_after=1e6))
     broken(contract.check_pause, Script(rests_after=1e6))
     broken(partial(contract.check_suspend, file=tmp_path / "f"), Script(rests_after=1e6))
+    broken(contract.check_prepare, Script(prepares_after=1e6))
+    broken(contract.check_prepare, Script(dies_after=0.003))
     cannot = Script(cannot=frozenset({"suspend"}))
     broken(partial(contract.check_suspend, file=tmp_path / "f"), cannot)

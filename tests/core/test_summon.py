@@ -414,7 +414,8 @@ def test_a_kept_wish_that_finds_no_memory_fails() -> None:
     s.handle(WISH, 0.0)
     s.handle(Dismissed(), 0.1)
     s.handle(WISH, 0.2)
-    gate.memory_free -= 1
+    gate.gone(s.service.name)
+    gate.ask(service(2))  # behind its back
     assert [e.state for e in s.handle(Gone(s.epoch, ""), 0.3) if isinstance(e, Entered)] == [
         State.ASLEEP,
         State.FAILED,
@@ -422,7 +423,7 @@ def test_a_kept_wish_that_finds_no_memory_fails() -> None:
     assert s.deadline() == pytest.approx(0.3 + REFUSED_RETRY)
     assert other.handle(WISH, 0.4)[-1].__class__ is Entered
     # Being refused counts as no failure.
-    gate.memory_free += 1
+    gate.gone(service(2).name)
     s.tick(1.3)
     s.handle(WISH, 2.0)
     s.handle(Gone(s.epoch, "no such image", began=False), 2.0)

@@ -84,6 +84,9 @@ def test_nobody_is_left_without_an_answer(seed: int) -> None:
 
         await _everybody(world, visit)
         world.scripts.clear()
+        for guest in world.backend.there:
+            if guest not in world.backend.running.values():
+                guest.die("prepared when there was trouble", False)
         await asyncio.sleep(120.0)  # any back-off is over
         for target in world.config.services:
             outcome = await world.client().get(target)
@@ -95,7 +98,10 @@ def test_nobody_is_left_without_an_answer(seed: int) -> None:
 def _run(seed: int, story: Story) -> None:
     async def main() -> None:
         chance = Random(seed)
-        world = World(chance, config(random_services(chance)))
+        services = random_services(chance)
+        # In the lesser one there is room for what is prepared only while others sleep.
+        memory = chance.choice([1 << 30, len(services) * MEMORY])
+        world = World(chance, config(services, memory))
         await world.run(story(world))
 
     clock.run(main())
@@ -121,7 +127,8 @@ def _trouble(chance: Random) -> Script:
         case 3:
             return Script(dies_after=0.3 * chance.random(), stops_after=0.2 * chance.random())
         case 4:
-            cannot = frozenset(chance.sample(["pause", "resume", "suspend"], 2))
+            verbs = ["pause", "resume", "suspend", "prepare", "boot"]
+            cannot = frozenset(chance.sample(verbs, 3))
             return Script(boots_after=0.1 * chance.random(), cannot=cannot)
         case _:
             return Script(boots_after=0.1 * chance.random(), stops_after=0.2 * chance.random())
@@ -340,3 +347,77 @@ def test_what_is_kept_holds_its_memory_or_does_not() -> None:
     paused = service(0, stop=StopMode.PAUSE)
     suspended, third = service(1, stop=StopMode.SUSPEND), service(2)
     _tell(story, paused, suspended, third, memory=MEMORY)
+
+
+def test_boots_of_a_warm_service_take_what_is_prepared() -> None:
+    async def story(world: World) -> None:
+        for boots in range(1, 6):
+            await asyncio.sleep(1.0)
+            (row,) = await world.daemon.services()
+            assert row["prepared"] == 2
+            assert world.daemon.memory_free == (1 << 30) - 2 * MEMORY
+            outcome = await world.client().get(target)
+            assert (outcome.syns, outcome.body) == (1, page_of(target))
+            assert world.backend.warm_boots == world.backend.boots == boots
+            await asyncio.sleep(1.0)
+            assert world.state(target) is State.ASLEEP
+
+    target = service(0, idle_after=0.2, warm=2)
+    _tell(story, target)
+
+
+def test_what_is_prepared_gives_way_to_a_boot_and_is_prepared_again() -> None:
+    async def story(world: World) -> None:
+        await asyncio.sleep(1.0)
+        assert await _prepared(world) == [1, 0]
+        outcome = await world.client().get(second)
+        assert (outcome.syns, outcome.body) == (1, page_of(second))
+        assert await _prepared(world) == [0, 0]
+        await asyncio.sleep(2.0)
+        assert await _prepared(world) == [1, 0]
+        assert (await world.client().get(first)).body
+        assert world.backend.warm_boots == 1
+        assert world.backend.memory_most == MEMORY
+
+    first, second = service(0, idle_after=0.2, warm=1), service(1, idle_after=0.2)
+    _tell(story, first, second, memory=MEMORY)
+
+
+TROUBLE = {
+    "it cannot be prepared": Script(cannot=frozenset({"prepare"})),
+    "it dies before it is used": Script(dies_after=0.5),
+    "it cannot boot": Script(cannot=frozenset({"boot"})),
+    "it dies as it boots": Script(dies_after=1.0005),
+}
+
+
+@pytest.mark.parametrize("trouble", TROUBLE)
+def test_trouble_with_what_is_prepared_costs_no_client_anything(trouble: str) -> None:
+    async def story(world: World) -> None:
+        world.scripts[target.name] = [TROUBLE[trouble]]
+        await asyncio.sleep(1.0)
+        outcome = await world.client().get(target)
+        assert (outcome.syns, outcome.body) == (1, page_of(target))
+        await asyncio.sleep(70.0)
+        assert await _prepared(world) == [1]
+
+    target = service(0, warm=1)
+    _tell(story, target)
+
+
+def test_a_suspended_guest_runs_on_and_takes_nothing_that_is_prepared() -> None:
+    async def story(world: World) -> None:
+        for _ in range(3):
+            assert (await world.client().get(target)).body
+            await asyncio.sleep(1.0)
+            assert world.state(target) is State.SUSPENDED
+            assert await _prepared(world) == [1]
+            assert world.daemon.memory_free == 0
+        assert world.backend.boots == 1
+
+    target = service(0, idle_after=0.2, warm=1, stop=StopMode.SUSPEND)
+    _tell(story, target, memory=MEMORY)
+
+
+async def _prepared(world: World) -> list[object]:
+    return [row["prepared"] for row in await world.daemon.services()]

@@ -30,10 +30,12 @@ class Script:
     """Why it cannot be started at all."""
     stops_after: float = 0.001
     """How long it takes to go when it is asked to."""
+    prepares_after: float = 0.002
+    """How long it takes to be prepared."""
     rests_after: float = 0.0005
     """How long it takes to be paused, to run on, and to be saved."""
     cannot: frozenset[str] = frozenset()
-    """What of these it fails at: pause, resume, suspend."""
+    """What of these it fails at: pause, resume, suspend, prepare, and boot what is prepared."""
 
 
 class Actor(Protocol):
@@ -118,12 +120,51 @@ class FakeInstance:
         self.gone.set_result(exit_)
 
 
+@dataclass(slots=True)
+class FakePrepared:
+    """A guest in memory that has not begun to run."""
+
+    backend: "FakeBackend"
+    instance: FakeInstance
+    gone: asyncio.Future[Exit]
+    taken: bool = False
+
+    async def boot(self, epoch: Epoch, watch: Watch) -> FakeInstance:
+        """Begin to run."""
+        instance = self.instance
+        if instance.tasks or instance.gone.done():
+            raise BootError("what was prepared has gone")
+        self.taken = True
+        if "boot" in instance.script.cannot:
+            instance.die("cannot boot what is prepared", False)
+            await instance.gone
+            raise BootError("cannot boot what is prepared")
+        self.backend.boots += 1
+        self.backend.warm_boots += 1
+        return await self.backend.begin(instance, watch, "finished")
+
+    def discard(self) -> None:
+        """Go, after a while."""
+        self.instance.stop(StopMode.DESTROY)
+
+    def note(self, ended: asyncio.Future[Exit]) -> None:
+        """The guest has gone."""
+        if not self.taken:
+            self.gone.set_result(ended.result())
+
+
 class FakeBackend:
     """Starts guests in memory; `script` says how the next boot of a service goes."""
 
     def __init__(self, script: Callable[[Service], Script], actor: Actor) -> None:
         self.running: dict[str, FakeInstance] = {}
+        self.there: list[FakeInstance] = []
+        """All of them, those that are prepared as well."""
+        self.memory = self.memory_most = 0
+        """Bytes that guests have now, and the most that they ever had."""
         self.boots = 0
+        self.warm_boots = 0
+        """How many of them were of what was prepared."""
         self.resumed = 0
         self._script = script
         self._actor = actor
@@ -137,11 +178,32 @@ class FakeBackend:
         if script.error:
             raise BootError(script.error)
         self.boots += 1
-        instance = await self._make(service, network, watch, script)
+        instance = await self._make(service, network, script)
+        watch.stage("link")
+        return await self.begin(instance, watch, "exec")
+
+    async def begin(self, instance: FakeInstance, watch: Watch, stage: str) -> FakeInstance:
+        """Let a guest run that has been made."""
+        service, script = instance.service, instance.script
+        assert service.name not in self.running, f"{service.name} runs twice"
+        self._run(instance, watch, stage)
         if await self._join(instance, watch) and script.boots_after != float("inf"):
             act = partial(self._actor.boot, service, instance.link, script.listens_after)
             instance.timers.append(asyncio.get_running_loop().call_later(script.boots_after, act))
         return instance
+
+    async def prepare(self, service: Service, network: Network) -> FakePrepared:
+        """Make a guest that does not run."""
+        script = self._script(service)
+        if script.error or "prepare" in script.cannot:
+            raise BootError(script.error or "cannot prepare")
+        instance = await self._make(service, network, script)
+        await asyncio.sleep(script.prepares_after)
+        prepared = FakePrepared(self, instance, asyncio.get_running_loop().create_future())
+        if instance.gone.done():
+            raise BootError(instance.gone.result().reason)
+        instance.gone.add_done_callback(prepared.note)
+        return prepared
 
     async def resume(
         self, service: Service, epoch: Epoch, network: Network, watch: Watch, file: Path
@@ -151,7 +213,9 @@ class FakeBackend:
         script = self._script(service)
         if script.error:
             raise BootError(script.error)
-        instance = await self._make(service, network, watch, script)
+        instance = await self._make(service, network, script)
+        watch.stage("link")
+        self._run(instance, watch, "exec")
         await asyncio.sleep(script.rests_after)
         saved = _read(file)
         if saved is None or not self._actor.restore(service, instance.link, saved):
@@ -162,23 +226,31 @@ class FakeBackend:
         await self._join(instance, watch)
         return instance
 
-    async def _make(
-        self, service: Service, network: Network, watch: Watch, script: Script
-    ) -> FakeInstance:
+    async def _make(self, service: Service, network: Network, script: Script) -> FakeInstance:
         loop = asyncio.get_running_loop()
         try:
             link = await network.open(service)
         except HostError as error:
             raise BootError(str(error)) from error
         instance = FakeInstance(service, link, loop.create_future(), script, self._actor)
-        self.running[service.name] = instance
-        instance.gone.add_done_callback(lambda _: self.running.pop(service.name))
-        watch.stage("link")
-        watch.stage("exec")
+        self.there.append(instance)
+        self.memory += service.memory
+        self.memory_most = max(self.memory, self.memory_most)
+        instance.gone.add_done_callback(lambda _: self._forget(instance))
         if script.dies_after is not None:
             timer = loop.call_later(script.dies_after, instance.die, "died by itself", False)
             instance.timers.append(timer)
         return instance
+
+    def _run(self, instance: FakeInstance, watch: Watch, stage: str) -> None:
+        self.running[instance.service.name] = instance
+        watch.stage(stage)
+
+    def _forget(self, instance: FakeInstance) -> None:
+        self.there.remove(instance)
+        self.memory -= instance.service.memory
+        if self.running.get(instance.service.name) is instance:
+            del self.running[instance.service.name]
 
     async def _join(self, instance: FakeInstance, watch: Watch) -> bool:
         """Have the link join the bridge; say whether it is there."""

@@ -321,7 +321,7 @@ class Summoner:
                 return []
 
     def _ask(self, cause: Cause, now: float, reason: str = "") -> list[Effect]:
-        admission = self._gatekeeper.ask(self.service)
+        admission = self._gatekeeper.ask(self.service, anew=not self._saved)
         if admission is Admission.REFUSED:
             self._deadline = now + REFUSED_RETRY
             free = self._gatekeeper.memory_free >> 20

@@ -13,7 +13,16 @@ from enum import Enum
 from pathlib import Path
 from typing import TypeVar
 
-from jitsu.backends.base import Backend, Exit, Instance, Pauses, Resumes, Suspends
+from jitsu.backends.base import (
+    Backend,
+    Exit,
+    Instance,
+    Pauses,
+    Prepared,
+    Prepares,
+    Resumes,
+    Suspends,
+)
 from jitsu.errors import BootError, HostError
 from jitsu.host.network import FrameHandler, Network
 from jitsu.model import Epoch, Service, StopMode
@@ -202,6 +211,63 @@ async def check_suspend(make: Make, file: Path) -> None:
             else:
                 raise AssertionError("what is no guest has been resumed")
             assert not case.left(), f"left behind: {case.left()}"
+
+
+async def check_prepare(make: Make) -> None:
+    """Prepare, boot what is prepared, and prepare the next beside it; discard; boot what has gone.
+
+    For backends that are `Prepares`.
+    """
+    async with make(Fate.LIVES) as case:
+        prepared = await _prepared(case)
+        for epoch in (1, 2):
+            prepared = await _boot_and_prepare(case, prepared, epoch)
+        prepared.discard()
+        prepared.discard()
+        gone = await _soon(asyncio.shield(prepared.gone))
+        assert gone.reason, "what has gone says how"
+        assert not case.left(), f"left behind: {case.left()}"
+        await _refused(prepared.boot(Epoch(3), Seen()))
+        assert not case.left(), f"left behind: {case.left()}"
+        instance = await _serving(case, 4)
+        instance.stop(StopMode.DESTROY)
+        await _gone(case, instance)
+    async with make(Fate.CANNOT_START) as case:
+        await _refused(_prepared(case))
+        assert not case.left(), f"left behind: {case.left()}"
+
+
+async def _boot_and_prepare(case: Case, prepared: Prepared, epoch: int) -> Prepared:
+    """Have a guest live that was prepared; return the next one, which is there when it has gone."""
+    seen = Seen()
+    instance = await _soon(prepared.boot(Epoch(epoch), seen))
+    await _soon(seen.framed.wait())
+    _check_stages(seen)
+    following = await _prepared(case)
+    assert not instance.gone.done(), "the guest runs on while the next one is prepared"
+    instance.stop(StopMode.DESTROY)
+    gone = await _soon(asyncio.shield(instance.gone))
+    assert gone.reason, "a guest that has gone says how"
+    assert not prepared.gone.done(), "what has booted did not go as a prepared one"
+    assert not following.gone.done(), "the next is there although that guest has gone"
+    return following
+
+
+async def _refused(work: Awaitable[object]) -> None:
+    try:
+        await _soon(work)
+    except BootError as error:
+        assert str(error), "it says why"  # noqa: PT017  (this is no test of pytest's)
+    else:
+        raise AssertionError("what cannot be was done all the same")
+
+
+async def _prepared(case: Case) -> Prepared:
+    assert isinstance(case.backend, Prepares)
+    prepared = await _soon(case.backend.prepare(case.service, case.network))
+    assert not prepared.gone.done(), "what is prepared is there"
+    assert case.left(), "what is prepared is somewhere"
+    return prepared
 
 
 def _there(file: Path) -> bool:

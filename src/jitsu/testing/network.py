@@ -45,7 +45,7 @@ class SimulatedLink:
         self.flows: Callable[[], int] = lambda: 0
         self._network = network
         self._on_frame: FrameHandler | None = None
-        self._joined = False
+        self.joined = False
         self.waiting: list[bytes] | None = None
         """Frames for a guest that is paused; None while it runs."""
 
@@ -62,7 +62,7 @@ class SimulatedLink:
         if self not in self._network.links:
             raise HostError("the guest has gone")
         self._on_frame = on_frame
-        self._joined = True
+        self.joined = True
 
     def send(self, frame: bytes) -> None:
         """Send to the guest alone."""
@@ -121,7 +121,7 @@ class SimulatedLink:
     def guest_sends(self, frame: bytes) -> None:
         """Take a frame of the guest."""
         assert self.waiting is None, "a guest that is paused sends nothing"
-        if self._joined and self in self._network.links:
+        if self.joined and self in self._network.links:
             self.last = asyncio.get_running_loop().time()
             if self._on_frame is not None:
                 self._on_frame(frame)
@@ -168,7 +168,7 @@ class SimulatedNetwork:
     async def traffic(self, services: list[Service]) -> dict[str, Traffic]:
         """Say when each guest last had a frame, and how many connections it has open."""
         await self.pause()
-        by_name = {link.service.name: link for link in self.links}
+        by_name = {link.service.name: link for link in self.links if link.joined}
         return {
             s.name: Traffic(link.last, link.flows()) if link else Traffic(0.0, 0)
             for s in services

@@ -218,6 +218,8 @@ class World:
     def check_returned(self) -> None:
         """Check that the daemon, which has ended, holds nothing."""
         assert not self.backend.running, "a guest still runs"
+        assert not self.backend.there, "a prepared guest is left"
+        assert self.backend.memory_most <= self.config.host.memory, "more memory than there is"
         assert not self.network.links, "an interface is left"
         assert all(owner is None for owner in self.network.owners.values()), "an entry is left"
         assert self.daemon.memory_free == self.config.host.memory, "memory is still claimed"
@@ -264,6 +266,7 @@ def random_services(chance: Random) -> tuple[Service, ...]:
             ready=chance.choice([ReadyOnFrame(), ReadyOnTcp(PORT)]),
             boot_timeout=0.5,
             stop=chance.choice(list(StopMode)),
+            warm=chance.choice([0, 0, 1, 2]),
             **({"handoff": Handoff.IMPORT, "terms": TERMS} if chance.random() < 0.5 else {}),
         )
         for i in range(chance.randint(1, 4))
