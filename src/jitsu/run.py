@@ -89,6 +89,8 @@ _SPANS = {
     "built": ("built", "build domain", "created"),
     "unpaused": ("exec", "introduce, unpause", "built"),
     "finished": ("exec", "finish domain", "boot"),
+    "joined": ("plugged", "plug", "boot"),
+    "continued": ("exec", "let it run", "plugged"),
     "connected": ("plugged", "plug", "created"),
 }
 """What each stage of a boot is in the waterfall: its mark, the span that it ends, and since when.

@@ -7,7 +7,7 @@ import pytest
 
 from jitsu.backends.qemu import Qemu, argv, cmdline
 from jitsu.config.image import ImageKind
-from jitsu.model import Epoch, Mac, Name, NetworkConfig, Service
+from jitsu.model import Epoch, Handoff, Mac, Name, NetworkConfig, Service
 
 SUBNET = IPv4Network("10.77.0.0/24")
 NETWORK = NetworkConfig("jitsu0", SUBNET, None, SUBNET[1], SUBNET[254])
@@ -114,3 +114,15 @@ def test_linux() -> None:
 def test_the_guests_command_line(service: Service, network: NetworkConfig, said: str) -> None:
     assert cmdline(service, Epoch(7), network, ImageKind.PVH) == said
     assert cmdline(service, Epoch(7), network, ImageKind.LINUX) == said.replace(" store", "")
+
+
+def test_what_is_prepared_does_not_run_and_knows_no_boot() -> None:
+    words = argv(QEMU, WWW6, None, NETWORK6, ImageKind.PVH)
+    cold = argv(QEMU, WWW6, Epoch(7), NETWORK6, ImageKind.PVH)
+    assert [word for word in words if word not in cold] == ["-S"]
+    assert len(words) == len(cold) + 1
+
+
+def test_who_imports_and_is_prepared_asks_the_store() -> None:
+    imports = replace(WWW6, handoff=Handoff.IMPORT, cmdline="a=1")
+    assert cmdline(imports, None, NETWORK6, ImageKind.PVH) == "store a=1"

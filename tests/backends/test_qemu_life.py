@@ -86,7 +86,7 @@ class Nowhere:
     def send(self, frame: bytes) -> None:
         """Lose it."""
 
-    async def open(self, service: Service, made: str = "") -> GuestLink:
+    async def open(self, service: Service, made: str = "", *, ahead: bool = False) -> GuestLink:
         return Link(self.trouble)
 
     async def own(self, service: Service, link: GuestLink | None) -> None:

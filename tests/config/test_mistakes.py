@@ -276,7 +276,6 @@ SENSE = [
         PROGRAM.format("/bin/true") + "ready = 'delay:1'\nstop = 'pause'",
         "6: stop: pause is not what backend process can do; use destroy or shutdown",
     ),
-    (WWW + "warm = 1", "4: warm: is not what backend qemu can do; leave it out"),
     (WWW + "nics = ['br1']", "4: nics: is not what backend qemu can do; leave it out"),
     (
         PROGRAM.format("/bin/true") + "listen = [80]\nwarm = 1",
@@ -360,6 +359,17 @@ SENSE = [
         for a in ("fd77::7", "fd77::8")
     ),
     # The host.
+    (
+        WWW + "memory = '256MiB'\nwarm = 9",
+        "5: warm: takes 2304 MiB so far, more than [host] memory allows; "
+        "keep fewer, or give it more",
+    ),
+    (
+        WWW + "memory = '1GiB'\nwarm = 2\n" + MAIL + "warm = 1",
+        "9: warm: takes 2064 MiB so far, more than [host] memory allows; "
+        "keep fewer, or give it more",
+    ),
+    (WWW + "memory = '3GiB'\nwarm = 1", "4: memory: more than [host] memory allows"),
     (WWW + "memory = '3GiB'", "4: memory: more than [host] memory allows"),
     (WWW + "[host]\nmemory = '8MiB'", "1: memory: more than [host] memory allows"),
     *(
@@ -539,14 +549,14 @@ def test_a_further_interface_is_on_another_bridge(folder: Path) -> None:
 def test_all_mistakes_of_sense_in_the_order_of_their_lines(folder: Path) -> None:
     text = """\
 directory.listen = ["0.0.0.0:53"]
-service = [{ name = "a", image = "www.elf" }, { name = "a", image = "www.elf", warm = 2 }]
+service = [{ name = "a", image = "www.elf" }, { name = "a", image = "www.elf", nics = ["br1"] }]
 network.uplink = "jitsu0"
 """
     check(
         folder,
         text,
         "1: listen: 0.0.0.0:53: a wildcard cannot say which address answers; name each address",
-        "2: warm: is not what backend qemu can do; leave it out",
+        "2: nics: is not what backend qemu can do; leave it out",
         "2: name: a is already service a's; choose another",
         "3: uplink: is the bridge itself; name another one",
     )

@@ -197,7 +197,7 @@ class FakeBackend:
         script = self._script(service)
         if script.error or "prepare" in script.cannot:
             raise BootError(script.error or "cannot prepare")
-        instance = await self._make(service, network, script)
+        instance = await self._make(service, network, script, ahead=True)
         await asyncio.sleep(script.prepares_after)
         prepared = FakePrepared(self, instance, asyncio.get_running_loop().create_future())
         if instance.gone.done():
@@ -226,10 +226,12 @@ class FakeBackend:
         await self._join(instance, watch)
         return instance
 
-    async def _make(self, service: Service, network: Network, script: Script) -> FakeInstance:
+    async def _make(
+        self, service: Service, network: Network, script: Script, *, ahead: bool = False
+    ) -> FakeInstance:
         loop = asyncio.get_running_loop()
         try:
-            link = await network.open(service)
+            link = await network.open(service, ahead=ahead)
         except HostError as error:
             raise BootError(str(error)) from error
         instance = FakeInstance(service, link, loop.create_future(), script, self._actor)

@@ -2,6 +2,14 @@
 
 What a summons pays is QEMU's own start: nothing else is executed, and the tap joins the bridge
 while QEMU loads. QMP is spoken only to a guest that must be asked something (`qemu_monitor`).
+
+A prepared guest is a QEMU that has loaded its image and whose machine has not been started (`-S`).
+Its boot has the tap join the bridge, and the machine go on. Its command line was fixed when QEMU
+was executed, before anybody knew of which boot it would be; so one that imports finds there neither
+its addresses nor `handoff=`, asks the store for them, and is told by it what is true at that
+moment. To promise it the number of a boot instead would save it that question, and have two places
+that count boots: one that dies unused, or a boot from cold in between, would leave them at odds.
+All others are not told of their boot, and find all that there is on their command line.
 """
 
 import asyncio
@@ -46,20 +54,22 @@ class Qemu:
 def argv(
     qemu: Qemu,
     service: Service,
-    epoch: Epoch,
+    epoch: Epoch | None,
     network: NetworkConfig,
     kind: ImageKind,
     name: str = "",
 ) -> list[str]:
     """Return the command line of a guest. The tap is descriptor 3, QMP is descriptor 4.
 
-    `name` is what QEMU is called; it does nothing with it.
+    Without an epoch it is for one that is prepared. `name` is what QEMU is called; it does nothing
+    with it.
     """
     machine = _MACHINE_LINUX if kind is ImageKind.LINUX else _MACHINE
     return [
         *(qemu.binary, "-name", name or f"jitsu-{service.name}"),
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
         *("-sandbox", _SANDBOX),
+        *(("-S",) if epoch is None else ()),
         *(("-runas", qemu.user) if qemu.user else ()),
         *("-accel", qemu.accel, "-M", machine, "-m", f"{service.memory >> 10}k"),
         *("-kernel", service.image),
@@ -75,22 +85,26 @@ def argv(
 
 
 def cmdline(
-    service: Service, epoch: Epoch, network: NetworkConfig, kind: ImageKind, tsc_khz: int = 0
+    service: Service, epoch: Epoch | None, network: NetworkConfig, kind: ImageKind, tsc_khz: int = 0
 ) -> str:
     """Return the guest's command line: its address as Linux's nfsroot.rst has it, then its own.
 
     Unikernels are told that the store may be reached by the link, and those that import where
     their connections are; Linux would hand the words on to its first process, as it does with the
     IPv6 address. Linux is told how fast its counter counts: see `qemu_tsc`.
+
+    Without an epoch it is for one that is prepared: who imports asks the store.
     """
-    words = [f"ip={address(service, network)}"]
-    ip6 = address6(service, network)
-    words += [f"ip6={ip6}"] if ip6 else []
+    words: list[str] = []
+    if epoch is not None or service.handoff is not Handoff.IMPORT:
+        words.append(f"ip={address(service, network)}")
+        ip6 = address6(service, network)
+        words += [f"ip6={ip6}"] if ip6 else []
     if kind is ImageKind.PVH:
         words.append("store")
     elif tsc_khz:
         words.append(f"tsc_early_khz={tsc_khz}")
-    if service.handoff is Handoff.IMPORT:
+    if epoch is not None and service.handoff is Handoff.IMPORT:
         words.append(f"handoff={service.name}/{epoch}")
     return " ".join([*words, service.cmdline]).rstrip()
 
@@ -111,6 +125,9 @@ class QemuInstance:
     link: GuestLink
     child: Child
     monitor: Monitor
+    console: Console
+    said: int
+    """What the console had had written when its own words began."""
     gone: asyncio.Future[Exit]
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     fault: str = ""
@@ -136,6 +153,35 @@ class QemuInstance:
         await self.monitor.ask("cont")
 
 
+@dataclass(slots=True)
+class QemuPrepared:
+    """A guest whose machine has not been started."""
+
+    instance: QemuInstance
+    gone: asyncio.Future[Exit]
+
+    async def boot(self, epoch: Epoch, watch: Watch) -> QemuInstance:
+        """Have the tap join the bridge, and then the machine go on: its first frame is not lost."""
+        instance = self.instance
+        if instance.child.exited.done():
+            raise BootError(f"what was prepared of {instance.service.name} has gone")
+        instance.gone = asyncio.get_running_loop().create_future()
+        instance.said = instance.console.written
+        try:
+            await instance.link.join(watch.on_frame)
+            watch.stage("joined")
+            await instance.resume()
+        except BaseException as error:
+            await _abandon(instance, error)
+            raise
+        watch.stage("continued")
+        return instance
+
+    def discard(self) -> None:
+        """End the process."""
+        self.instance.stop(StopMode.DESTROY)
+
+
 class QemuBackend:
     """Starts and ends QEMU processes."""
 
@@ -150,42 +196,68 @@ class QemuBackend:
         self, service: Service, epoch: Epoch, network: Network, watch: Watch
     ) -> QemuInstance:
         """Start QEMU; the tap joins the bridge meanwhile."""
-        console = self._consoles.setdefault(service.name, Console())
-        try:
-            kind = image_kind(Path(service.image))
-            link = await network.open(service)
-        except (ValueError, HostError) as error:
-            raise BootError(f"{service.image}: {error}") from error
+        kind, link = await self._open(service, network, ahead=False)
         watch.stage("link")
-        since = console.written
-        try:
-            child, monitor = self._spawn(service, epoch, kind, link, console)
-        except HostError as error:
-            await link.close()
-            raise BootError(str(error)) from error
+        instance = await self._start(service, epoch, kind, link)
         watch.stage("exec")
         link.release()
-        gone = asyncio.get_running_loop().create_future()
-        instance = QemuInstance(service, link, child, Monitor(service.name, monitor), gone)
-        _own_task(instance, self._bury(instance, console, since))
+        _own_task(instance, _bury(instance))
         try:
             await link.join(watch.on_frame)
         except HostError as error:
             # Perhaps QEMU has gone and its tap with it; then `gone` will say why.
             instance.fault = str(error)
-            child.signal(signal.SIGKILL)
+            instance.child.signal(signal.SIGKILL)
         watch.stage("plugged")
         return instance
+
+    async def prepare(self, service: Service, network: Network) -> QemuPrepared:
+        """Start QEMU without its machine; when it answers it has loaded the guest."""
+        kind, link = await self._open(service, network, ahead=True)
+        instance = await self._start(service, None, kind, link)
+        link.release()
+        _own_task(instance, _bury(instance))
+        gone = instance.gone
+        try:
+            await instance.monitor.ask("query-status")
+        except BaseException as error:
+            await _abandon(instance, error)
+            raise
+        return QemuPrepared(instance, gone)
+
+    async def _open(
+        self, service: Service, network: Network, *, ahead: bool
+    ) -> tuple[ImageKind, GuestLink]:
+        try:
+            kind = image_kind(Path(service.image))
+            return kind, await network.open(service, ahead=ahead)
+        except (ValueError, HostError) as error:
+            raise BootError(f"{service.image}: {error}") from error
 
     def console(self, service: Service) -> str:
         """Return what guests of this service, and QEMU around them, have written."""
         console = self._consoles.get(service.name)
         return console.text() if console else ""
 
+    async def _start(
+        self, service: Service, epoch: Epoch | None, kind: ImageKind, link: GuestLink
+    ) -> QemuInstance:
+        """Execute QEMU. Raises BootError."""
+        console = self._consoles.setdefault(service.name, Console())
+        said = console.written
+        try:
+            child, end = self._spawn(service, epoch, kind, link, console)
+        except HostError as error:
+            await link.close()
+            raise BootError(str(error)) from error
+        gone = asyncio.get_running_loop().create_future()
+        monitor = Monitor(service.name, end)
+        return QemuInstance(service, link, child, monitor, console, said, gone)
+
     def _spawn(
         self,
         service: Service,
-        epoch: Epoch,
+        epoch: Epoch | None,
         kind: ImageKind,
         link: GuestLink,
         console: Console,
@@ -207,17 +279,26 @@ class QemuBackend:
                 ours.close()
                 raise
 
-    async def _bury(self, instance: QemuInstance, console: Console, since: int) -> None:
-        code = await instance.child.exited
-        exit_ = exit_of(code, console.last_line(since))
-        if instance.fault and code == -signal.SIGKILL:
-            exit_ = Exit(instance.fault, clean=False, began=False)
-        try:
-            await instance.monitor.close()
-            await instance.link.close()
-        finally:
-            # Whoever waits for it must not wait for ever, whatever could not be tidied up.
-            instance.gone.set_result(exit_)
+
+async def _bury(instance: QemuInstance) -> None:
+    code = await instance.child.exited
+    exit_ = exit_of(code, instance.console.last_line(instance.said))
+    if instance.fault and code == -signal.SIGKILL:
+        exit_ = Exit(instance.fault, clean=False, began=False)
+    try:
+        await instance.monitor.close()
+        await instance.link.close()
+    finally:
+        # Whoever waits for it must not wait for ever, whatever could not be tidied up.
+        instance.gone.set_result(exit_)
+
+
+async def _abandon(instance: QemuInstance, error: BaseException) -> None:
+    """End a guest that could not be prepared, or booted. Raises BootError, if that is why."""
+    instance.child.signal(signal.SIGKILL)
+    gone = await asyncio.shield(instance.gone)
+    if isinstance(error, HostError):
+        raise BootError(f"{error}: {gone.reason}") from error
 
 
 def exit_of(code: int, said: str) -> Exit:

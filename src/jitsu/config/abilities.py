@@ -23,10 +23,13 @@ class Abilities:
 
 
 ABILITIES = {
-    "qemu": Abilities((*_ENDS, StopMode.PAUSE), ("frame", "tcp:PORT", "delay:SECONDS", "key:PATH")),
+    "qemu": Abilities(
+        (*_ENDS, StopMode.PAUSE), ("frame", "tcp:PORT", "delay:SECONDS", "key:PATH"), warm=True
+    ),
     "xen": Abilities(
         (*_ENDS, StopMode.PAUSE),
         ("frame", "tcp:PORT", "delay:SECONDS", "key:PATH"),
+        warm=True,
         disks=True,
         nics=True,
     ),

@@ -77,7 +77,17 @@ class Sense:
         for i, service in enumerate(services):
             if service.memory > host.memory:
                 self._blame(("service", i, "memory"), "memory: more than [host] memory allows")
+        self._fit(services, host.memory)
         return Config(directory, network, host, services)
+
+    def _fit(self, services: tuple[Service, ...], memory: int) -> None:
+        """Blame instances to be prepared that could not all be there while nothing runs."""
+        wanted = 0
+        for i, service in enumerate(services):
+            wanted += service.warm * service.memory
+            if service.warm and service.memory <= memory < wanted:
+                what = f"warm: takes {wanted >> 20} MiB so far, more than [host] memory allows"
+                self._blame(("service", i, "warm"), f"{what}; keep fewer, or give it more")
 
     def _blame(self, location: Location, what: str) -> None:
         self.mistakes.append((location, what))

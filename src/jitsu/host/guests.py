@@ -4,6 +4,7 @@
     /local/domain/<domid>/domid     its own number
     /local/domain/<domid>/ip        its address, in the form of the option `ip=`
     /local/domain/<domid>/ip6       the same of `ip6=`, if it has one
+    /local/domain/<domid>/handoff   "<service>/<epoch>", the option `handoff=`, if it imports
     /local/domain/<domid>/data      the guest's own: what it wants to tell
     /conduit/<service>              the domid under which the service runs now, and below it
                                     how connections are handed over to it (`core.handoff`)
@@ -30,7 +31,7 @@ from jitsu.core.xenstore.space import Space
 from jitsu.errors import HostError
 from jitsu.host.network import GuestLink, StorePort
 from jitsu.host.xenstored import Xenstored
-from jitsu.model import Epoch, Name, NetworkConfig, ReadyOnKey, Service
+from jitsu.model import Epoch, Handoff, Name, NetworkConfig, ReadyOnKey, Service
 from jitsu.wire.ethernet import EtherType, Frame, encode
 
 _DOMID_MAX = 0x7FEF
@@ -147,6 +148,8 @@ class LinkedGuests:
         _write(space, home + b"/ip", address(service, self._network).encode())
         if ip6 := address6(service, self._network):
             _write(space, home + b"/ip6", ip6.encode())
+        if service.handoff is Handoff.IMPORT:
+            _write(space, home + b"/handoff", f"{service.name}/{epoch}".encode())
         conduit = handoff.conduit(service.name)
         _remove((conduit,), space)
         _write(space, conduit, b"%d" % domid)

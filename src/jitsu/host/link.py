@@ -26,7 +26,7 @@ from jitsu.host.firewall import Firewall
 from jitsu.host.network import FrameHandler, GuestLink
 from jitsu.host.splice import Splicer
 from jitsu.host.storeport import StorePort
-from jitsu.host.tap import open_tap
+from jitsu.host.tap import open_tap, tap_name
 from jitsu.host.veth import open_veth
 from jitsu.model import Handoff, Mac, Name, Service
 
@@ -147,7 +147,8 @@ class KernelLink:
         if remove:
             with suppress(HostError):  # it has gone already
                 await self._network.request(remove)
-        if self.service is not None:
+        if self.service is not None and self._on_frame is not None:
+            # What has never joined had no connections: those there are, are another guest's.
             self._orphans = await self._network.forget(self.service)
 
     def ask_orphans(self) -> None:
@@ -258,10 +259,14 @@ class KernelNetwork:
             name = f"{self._bridge.name}-new"
             self._spare = self._netlink.submit(self._tap, name)
 
-    async def open(self, service: Service, made: str = "") -> GuestLink:
-        """Return the tap that lies ready, or make one; for a process make what it can use."""
-        name = self.name_of(service)
-        link = self._take_spare() if service.backend != "process" and not made else None
+    async def open(self, service: Service, made: str = "", *, ahead: bool = False) -> GuestLink:
+        """Return the tap that lies ready, or make one; for a process make what it can use.
+
+        What lies ready is for a boot of now: what is made ahead leaves it there.
+        """
+        name = self.name_of(service) if not ahead else f"{self._bridge.name}-w%d"
+        is_hasty = service.backend != "process" and not made and not ahead
+        link = self._take_spare() if is_hasty else None
         if made:
             link = KernelLink(made, -1, self._bridge, self)
         elif service.backend == "process":
@@ -272,7 +277,8 @@ class KernelNetwork:
         return link
 
     def _tap(self, name: str) -> KernelLink:
-        return KernelLink(name, open_tap(name, vnet_hdr=True), self._bridge, self)
+        fd = open_tap(name, vnet_hdr=True)
+        return KernelLink(tap_name(fd), fd, self._bridge, self)
 
     def _veth(self, name: str, service: Service) -> KernelLink:
         link = KernelLink(name, open_veth(name, service, self._bridge.network), self._bridge, self)

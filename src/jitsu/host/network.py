@@ -79,10 +79,11 @@ class Network(Protocol):
     def send(self, frame: bytes) -> None:
         """Send `frame` from Synjitsu's port; a full queue loses it."""
 
-    async def open(self, service: Service, made: str = "") -> GuestLink:
+    async def open(self, service: Service, made: str = "", *, ahead: bool = False) -> GuestLink:
         """Make a network interface for a guest, not yet on the bridge. Raises HostError.
 
-        With `made` it is one that the hypervisor has made, and removes.
+        With `made` it is one that the hypervisor has made, and removes. It is made `ahead` for a
+        guest that does not run yet; the service may have another that does.
         """
 
     async def own(self, service: Service, link: GuestLink | None) -> None:

@@ -143,7 +143,7 @@ class SimulatedNetwork:
         """Send from Synjitsu's port."""
         self.forward(frame, None)
 
-    async def open(self, service: Service, made: str = "") -> GuestLink:
+    async def open(self, service: Service, made: str = "", *, ahead: bool = False) -> GuestLink:
         """Make a link."""
         await self.pause()
         link = SimulatedLink(self, service)

@@ -1,10 +1,6 @@
 """Guests of Xen as domains of the store: each comes by its own ring, and has its domain's number.
 
-What the store says of them is as in `jitsu.host.guests`, and one more:
-
-    /local/domain/<domid>/handoff   "<service>/<epoch>", if connections are handed over to it
-
-It is there before the domain runs.
+What the store says of them is as in `jitsu.host.guests`, and is there before the domain runs.
 """
 
 import asyncio
