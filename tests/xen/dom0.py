@@ -47,7 +47,7 @@ def service(name: str = "www", number: int = 10) -> Service:
 
 def left() -> list[str]:
     """Return what is there of domains: those of Xen, nodes of the store, interfaces."""
-    domains = [str(info) for info in _domains() if info]
+    there = [str(domid) for domid in domains() if domid]
     nodes = _said("xenstore-ls", "-f", "/local/domain").splitlines()
     # What dom0 has at its home, and what xl asks for its own ends, are nobody's leftovers.
     theirs = [n for n in nodes if not n.startswith("/local/domain/0/") or "/backend/" in n]
@@ -56,7 +56,7 @@ def left() -> list[str]:
     links = [
         n for n in _said("ip", "-br", "link").splitlines() if n.startswith(("vif", "jtest0-g"))
     ]
-    return [*domains, *theirs, *conduits, *links]
+    return [*there, *theirs, *conduits, *links]
 
 
 def ports(name: str) -> set[str]:
@@ -69,7 +69,8 @@ def loops() -> list[str]:
     return [p.read_text() for p in Path("/sys/block").glob("loop*/loop/backing_file")]
 
 
-def _domains() -> list[int]:
+def domains() -> list[int]:
+    """Return the numbers of all domains."""
     xen = Xen()
     try:
         return [info.domid for info in xen.domains()]

@@ -25,6 +25,7 @@ from jitsu.testing.backend_contract import (
     check_death,
     check_life,
     check_pause,
+    check_prepare,
     check_stop_twice,
     check_stop_while_booting,
 )
@@ -53,6 +54,7 @@ def test_xen_passes_the_contract(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             await check_stop_twice(make)
             await check_stop_while_booting(make)
             await check_pause(make)
+            await check_prepare(make)
             await check_death(make)
             await check_cannot_start(make)
 
