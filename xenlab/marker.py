@@ -16,6 +16,8 @@ class Wish:
     store: str = STORES[0]
     timeout: int = 120
     """Seconds for the test, its fixtures included."""
+    spoils: bool = False
+    """It leaves dom0 so that no other test can run there."""
 
     @classmethod
     def of(cls, item: pytest.Item) -> Self | None:

@@ -34,7 +34,9 @@ _OUTPUT_MAX = 4000
 
 def pytest_configure(config: pytest.Config) -> None:
     """Run tests of Xen in a lab, unless this is a dom0 already."""
-    config.addinivalue_line("markers", "xen(store, timeout): runs in dom0 of a lab with real Xen")
+    config.addinivalue_line(
+        "markers", "xen(store, timeout, spoils): runs in dom0 of a lab with real Xen"
+    )
     capabilities = Path("/proc/xen/capabilities")
     if not (capabilities.exists() and "control_d" in capabilities.read_text()):
         config.pluginmanager.register(Labs(config), "xenlab-labs")
@@ -53,9 +55,9 @@ class Labs:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Put the lab's tests last, those of one kind of store together."""
+        """Put the lab's tests last, by kind of store, and what spoils one at its end."""
         wishes = {item: Wish.of(item) for item in items}
-        items.sort(key=lambda item: wish.store if (wish := wishes[item]) else "")
+        items.sort(key=lambda item: (w.store, w.spoils) if (w := wishes[item]) else ("", False))
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """See which tests each lab will have, of those that are selected."""
@@ -99,6 +101,8 @@ class Labs:
                 self._broken[store] = f"{_DEATHS_MAX} labs have died, the last of this: {error}"
             yield _report(item, "failed", str(error))
         self._waiting[store].remove(item.nodeid)
+        if wish.spoils:
+            self._close()
 
     def _lab(self, store: str) -> "Running":
         """Return the lab of this kind, booted first if it does not run; raises LabError."""
