@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 IMAGE := src/jitsu/images/hello.elf
 SEED ?= 1
 
-.PHONY: demo test xen-test xen-shell check fmt sim setup image lock clean
+.PHONY: demo test xen-test xen-shell xen-bench check fmt sim setup image lock clean
 
 demo: setup            ## the main job, for real: a DNS query boots a VM that answers the request
 	$(BIN)/jitsu demo
@@ -14,6 +14,9 @@ test: setup            ## everything, real virtual machines included
 
 xen-test: setup        ## the Xen part: real Xen with a Linux dom0, in QEMU
 	$(BIN)/pytest -q -ra tests/xen
+
+xen-bench: setup       ## boots and stores on Xen, measured in one dom0
+	$(BIN)/python -m xenlab run -- sh -c 'jitsu bench boot && jitsu bench xenstore --xen'
 
 xen-shell: setup       ## a shell in that dom0
 	@$(BIN)/python -m xenlab shell

@@ -2,13 +2,12 @@
 
 import socket
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
-from jitsu.bench import boot
+from jitsu.bench import boot, xenstores
 from jitsu.host.xen.libxc import Xen
-
-pytestmark = pytest.mark.xen(timeout=400)
 
 
 def here() -> tuple[set[int], set[str]]:
@@ -17,6 +16,7 @@ def here() -> tuple[set[int], set[str]]:
         return {one.domid for one in xen.domains()}, {name for _, name in socket.if_nameindex()}
 
 
+@pytest.mark.xen(timeout=400)
 def test_boot() -> None:
     before = here()
     rows = boot.measure({16: 1, 32: 1})
@@ -33,3 +33,20 @@ def test_boot() -> None:
             assert ("paper" in row) == (what in boot.PAPER)
     (ours,) = (row for row in rows if row["what"] == "16 MiB: jitsu")
     assert set(ours["stages"]) == {"created", "built", "unpaused", "connected"}  # type: ignore[call-overload]
+
+
+@pytest.mark.xen(timeout=400, spoils=True)
+def test_xenstores() -> None:
+    if "lab.tree=" not in Path("/proc/cmdline").read_text():
+        pytest.skip("it would leave this dom0 with a store that its kernel does not know")
+    before = here()
+    rows = xenstores.measure((1, 3), 1)
+    assert here() == before
+    names = (*xenstores.STORES, xenstores.NOBODY)
+    assert [row["what"] for row in rows] == [
+        f"{name}: {count} starts at once" for count in (1, 3) for name in names
+    ]
+    for row in rows:
+        assert (row["n"], row["unit"]) == (1, "ms")
+        assert float(str(row["median"])) > 0 < float(str(row["floor"]))
+        assert row.keys() >= {"of C xenstored", "of oxenstored"}

@@ -24,9 +24,9 @@ from jitsu.bench.domains import Toolstack, World
 
 SIZES, SIZES_QUICK = (16, 32, 64, 128, 256), (16, 256)
 """MiB of the guest's memory."""
-ROUNDS, ROUNDS_QUICK = {16: 12}, {16: 4}
+ROUNDS, ROUNDS_QUICK = {16: 10}, {16: 4}
 """How often all are tried with so much memory, and otherwise:"""
-ROUNDS_ELSE, ROUNDS_ELSE_QUICK = 4, 1
+ROUNDS_ELSE, ROUNDS_ELSE_QUICK = 3, 1
 WANTED = {"jitsu": 7.0, "jitsu, prepared": 20.0}
 """How many times sooner than xl a guest of the least memory is to be ready."""
 _REST = 0.02

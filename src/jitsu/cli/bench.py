@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from jitsu.bench import boot, coldstart, dns, neighbour, xenstore
+from jitsu.bench import boot, coldstart, dns, neighbour, xenstore, xenstores
 from jitsu.cli.options import Json
 from jitsu.errors import JitsuError
 from jitsu.host.netns import become_root
@@ -32,14 +32,25 @@ def command(
     runs: Annotated[
         int | None, typer.Option(min=2, help="Of coldstart: how often each mode is tried.")
     ] = None,
+    xen: Annotated[
+        bool,
+        typer.Option(
+            "--xen",
+            help="Of xenstore: starts of real domains, on each store in turn as dom0's. Only in a "
+            "dom0 that you start again afterwards: its kernel does not notice the exchange.",
+        ),
+    ] = False,
 ) -> None:
     """Run one benchmark."""
     if name not in BENCHES:
         raise JitsuError(f"no benchmark is called {name}; there are: {', '.join(BENCHES)}")
     if runs is not None and name != "coldstart":
         raise typer.BadParameter(f"{name} has no runs; leave --runs out")
+    if xen and name != "xenstore":
+        raise typer.BadParameter(f"{name} is no comparison of stores; leave --xen out")
     become_root()
-    rows = coldstart.run(quick, runs) if runs else BENCHES[name](quick)
+    work = xenstores.run if xen else BENCHES[name]
+    rows = coldstart.run(quick, runs) if runs else work(quick)
     if as_json:
         print(json.dumps({"bench": name, "host": host(), "rows": rows}, indent=2))
     else:
