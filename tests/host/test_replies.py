@@ -23,9 +23,6 @@ class Reader:
         self.told = told
         self.messages = 0
 
-    def waiting(self) -> int:
-        return self.messages
-
     def flush(self) -> None:
         self.told.append(f"{self.name}{self.messages}")
         self.messages = 0
@@ -40,7 +37,7 @@ def in_a_turn(work: Callable[[Replies, Callable[[str, int], None], list[str]], N
         def reply(name: str, messages: int = 1) -> None:
             reader = readers.setdefault(name, Reader(name, told))
             reader.messages += messages
-            replies.send(reader)
+            replies.send(reader, reader.messages)
 
         work(replies, reply, told)
         await asyncio.sleep(0)
@@ -104,6 +101,8 @@ def test_who_has_gone_within_the_turn_is_not_replied_to(tmp_path: Path) -> None:
                 client.sendall(encode(Message(Op.WRITE, 1, 0, b"/a/%d\0v" % number)))
                 if number % 2:
                     client.close()
+                else:
+                    client.shutdown(socket.SHUT_WR)  # it says no more, but listens
             loop = asyncio.get_running_loop()
             for client in clients[::2]:
                 client.setblocking(False)

@@ -22,11 +22,8 @@ TOGETHER = 64
 class Addressee(Protocol):
     """Who is replied to."""
 
-    def waiting(self) -> int:
-        """Return the number of messages that it is to be sent."""
-
     def flush(self) -> None:
-        """Send them."""
+        """Send what waits for it."""
 
 
 class Replies:
@@ -37,8 +34,8 @@ class Replies:
         self._to: list[Addressee] = []
         self._last: Addressee | None = None
 
-    def send(self, to: Addressee) -> None:
-        """Send what there is for `to`, now or soon."""
+    def send(self, to: Addressee, messages: int) -> None:
+        """Send what there is for `to`, so many messages, now or soon."""
         if to is self._last and not self._to:
             to.flush()  # it is alone
             return
@@ -46,7 +43,7 @@ class Replies:
         if not self._to:
             self._loop.call_soon(self.flush)
         self._to.append(to)
-        if len(self._to) >= TOGETHER or to.waiting() > 1:
+        if len(self._to) >= TOGETHER or messages > 1:
             self.flush()
 
     def flush(self) -> None:

@@ -59,6 +59,7 @@ class Client(asyncio.Protocol):
 
     def __init__(self, daemon: "Xenstored") -> None:
         self._daemon = daemon
+        self._replies = daemon.replies
         self.spoken = False
         self.paused = False
         self.unserved = b""
@@ -100,18 +101,17 @@ class Client(asyncio.Protocol):
             self._read_on = False
             self.transport.resume_reading()
 
-    def send(self, _connection: Connection) -> None:
+    def send(self, connection: Connection) -> None:
         """Send what the store has for it, together with what it has for others."""
-        self._daemon.replies.send(self)
-
-    def waiting(self) -> int:
-        """Return how many replies and events it is to be sent."""
-        return len(self.connection.out)
+        self._replies.send(self, len(connection.out))
 
     def flush(self) -> None:
-        """Send them, if it is still there."""
+        """Send what waits for it, unless it is gone or dropped meanwhile.
+
+        What cannot be written down is not acknowledged: all are dropped then.
+        """
         connection = self.connection
-        if connection.pending and not connection.closed:
+        if connection.pending and not self.transport.is_closing():
             self.transport.write(connection.take())
             if self.paused:  # events come all the same
                 connection.queued = self.transport.get_write_buffer_size()
@@ -228,23 +228,22 @@ class Xenstored:
         `mark` is written down together with its commit, if it makes one.
         """
         self._mark = mark
-        self._receive(connection, data)
+        if self.failed.done():
+            self._refuse(connection)
+        elif self._observers:
+            # Who observes may change what the client's next request is about.
+            for effects in self._server.receive_apart(connection, data, self.clock()):
+                self._perform(effects)
+                self._mark = None
+                self._look()
+        else:
+            self._perform(self._server.receive(connection, data, self.clock()))
         self._mark = None
 
-    def _receive(self, connection: Connection, data: bytes) -> None:
-        if self.failed.done():
-            if (channel := self._channels.get(connection.number)) is not None:
-                channel.drop()
-            self.detach(connection)
-            return
-        if not self._observers:
-            self._perform(self._server.receive(connection, data, self.clock()))
-            return
-        # Who observes may change what the client's next request is about.
-        for effects in self._server.receive_apart(connection, data, self.clock()):
-            self._perform(effects)
-            self._mark = None
-            self._look()
+    def _refuse(self, connection: Connection) -> None:
+        if (channel := self._channels.get(connection.number)) is not None:
+            channel.drop()
+        self.detach(connection)
 
     def observe(self, path: bytes, told: Callable[[bytes], None]) -> Callable[[], None]:
         """Call `told` with the value of a node when a client has changed it, if it is there.

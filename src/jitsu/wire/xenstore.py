@@ -99,7 +99,7 @@ class Messages:
                 break
             at = begin + length
             whole.append(Message(op, request, transaction, stream[begin:at]))
-        self._rest = stream[at:]
+        self._rest = stream[at:] if at < end else b""
         return whole
 
 
