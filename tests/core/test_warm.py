@@ -169,6 +169,17 @@ def test_all_goes_at_the_end_and_nothing_comes() -> None:
     assert warm.deadline() is None
 
 
+def test_what_was_promised_to_a_boot_that_the_end_calls_off_goes_too() -> None:
+    gate = Gatekeeper(2 * MEMORY, boots_max=1)
+    warm = Warmer((A,), gate)
+    settle(warm, warm.handle(Started(), 0.0))
+    gate.ask(COLD)
+    assert gate.ask(A) is Admission.QUEUED
+    assert warm.handle(Closed(), 1.0) == []
+    gate.gone(A.name)
+    assert warm.handle(Moved(), 1.0) == [Discard(A)]
+
+
 @given(st.data())
 def test_whatever_happens_no_more_memory_is_used_than_there_is(data: st.DataObject) -> None:
     services = (A, B, COLD, service(3, memory=2 * MEMORY, warm=1))

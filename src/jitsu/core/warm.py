@@ -137,6 +137,8 @@ class Warmer:
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Return what `event` makes necessary."""
         admitted = self._learn(event, now)
+        if not self._open:  # also what was promised to a boot that was called off after the end
+            self._gatekeeper.empty()
         going = self._gatekeeper.evict()
         return [*map(Admit, admitted), *map(Discard, going), *self._look(now)]
 
@@ -168,7 +170,6 @@ class Warmer:
                 return self._gatekeeper.left(self._services[name])
             case Closed():
                 self._open = False
-                self._gatekeeper.empty()
             case _:
                 assert_never(event)
         return []
