@@ -20,6 +20,7 @@ from jitsu.model import Epoch, Handoff, NetworkConfig, ReadyOnKey
 from jitsu.store import Client
 from jitsu.testing.network import SimulatedLink, SimulatedNetwork
 from jitsu.testing.world import SUBNET, service
+from jitsu.wire.xenstore import Op, join
 
 NETWORK = NetworkConfig(
     *("jitsu0", SUBNET, IPv6Network("fd77::/64"), SUBNET[1], SUBNET[-2]),
@@ -99,6 +100,31 @@ def test_its_words_are_heard_once_each_and_no_more_when_it_has_gone() -> None:
             await client.read(WORD)
             await asyncio.sleep(0)
         assert heard.words.empty()
+
+    tell(story)
+
+
+def test_who_writes_without_end_is_read_by_one_task() -> None:
+    async def story(guests: XenGuests, client: Client) -> None:
+        last = b"%d" % 2000
+
+        class Counting(Heard):
+            """Counts tasks when it hears something."""
+
+            def wrote(self, word: bytes) -> None:
+                tasks.append(len(asyncio.all_tasks()))
+                super().wrote(word)
+
+        tasks: list[int] = []
+        heard = Counting()
+        await guests.begin(WWW, Epoch(3), 7)
+        presence = guests.enter(WWW, Epoch(3), LINK, heard)
+        before = len(asyncio.all_tasks())
+        await client.pipeline([(Op.WRITE, join(WORD) + b"%d" % i) for i in range(2001)])
+        while await heard.words.get() != last:
+            pass
+        assert max(tasks) == before
+        presence.leave()
 
     tell(story)
 

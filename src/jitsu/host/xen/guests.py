@@ -75,33 +75,35 @@ class XenPresence:
     def __init__(self, store: HostStore) -> None:
         self._store = store
         self._stops: list[Callable[[], None]] = []
-        self._readings: set[asyncio.Task[None]] = set()
+        self._readers: list[asyncio.Task[None]] = []
 
     def leave(self) -> None:
         """The guest is gone."""
         for stop in self._stops:
             stop()
-        for reading in self._readings:
-            reading.cancel()
+        for reader in self._readers:
+            reader.cancel()
 
     def follow(self, path: bytes, told: Callable[[bytes], None], *, once: bool = False) -> None:
-        """Call `told` with each value that is seen of a node, or `once` with the first at all."""
-        last: bytes | None = None if once else b""
+        """Call `told` with each value that is seen of a node, or `once` with the first at all.
 
-        async def look() -> None:
-            nonlocal last
-            with suppress(HostError):  # the store has gone: it is looked at again when it is back
-                value = await self._store.read(path)
-                if value is not None and value != last:
-                    last = value
-                    if once:
-                        stop()
-                    told(value)
+        A guest may write faster than anybody reads: it is read once for all changes meanwhile.
+        """
+        changed = asyncio.Event()
 
-        def changed() -> None:
-            reading = asyncio.get_running_loop().create_task(look())
-            self._readings.add(reading)
-            reading.add_done_callback(self._readings.discard)
+        async def read() -> None:
+            last: bytes | None = None if once else b""
+            while await changed.wait():
+                changed.clear()
+                with suppress(HostError):  # the store has gone: it is read when it is back
+                    value = await self._store.read(path)
+                    if value is not None and value != last:
+                        last = value
+                        told(value)
+                        if once:
+                            stop()
+                            return
 
-        stop = self._store.watch(path, changed)
+        stop = self._store.watch(path, changed.set)
         self._stops.append(stop)
+        self._readers.append(asyncio.get_running_loop().create_task(read()))
