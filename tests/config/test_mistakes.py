@@ -537,6 +537,14 @@ def test_a_disk_that_is_written_to_is_of_one_service(folder: Path) -> None:
         text = WWW + f"disks = ['{its}']\n" + MAIL + f"disks = ['{others}']"
         said = "jitsu.toml:8: disks: a.img is written to, and is there twice; give each its own"
         assert (said in mistakes(folder, text)) is clash
+    (folder / "soft.img").symlink_to("a.img")
+    (folder / "hard.img").hardlink_to(folder / "a.img")
+    for other in ("soft.img", "hard.img"):
+        text = WWW + "disks = ['a.img']\n" + MAIL + f"disks = ['{other}']"
+        assert (
+            f"jitsu.toml:8: disks: {other} is written to, and is there twice; give each its own"
+            in (mistakes(folder, text))
+        )
 
 
 def test_a_further_interface_is_on_another_bridge(folder: Path) -> None:

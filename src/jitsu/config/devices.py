@@ -45,13 +45,23 @@ def clashes(services: Sequence[Sequence[Disk]]) -> list[tuple[int, Disk]]:
 
     Two that write one file system destroy it, and one that reads it sees it in pieces.
     """
-    first: dict[str, Disk] = {}
+    first: dict[object, Disk] = {}
     found: list[tuple[int, Disk]] = []
     for i, disks in enumerate(services):
         for its in disks:
-            other = first.get(its.path)
+            file = _identity(its.path)
+            other = first.get(file)
             if other is None:
-                first[its.path] = its
+                first[file] = its
             elif not (other.read_only and its.read_only):
                 found.append((i, its))
     return found
+
+
+def _identity(path: str) -> object:
+    """Return what two paths have in common that lead to the same file."""
+    try:
+        found = Path(path).stat()
+    except OSError:  # which is a mistake of its own
+        return path
+    return found.st_dev, found.st_ino
