@@ -23,7 +23,8 @@ def job(tree: str) -> str:
     greeting = GREETING.format(tree=tree).replace("\n", "\\r\\n").replace("'", "")
     return f"""cd "$JITSU_TREE"
 export TERM={os.environ.get("TERM", "dumb")} PS1='dom0:\\w# '
-stty rows {rows} columns {columns} </dev/hvc1
+exec 3<>/dev/hvc1  # whose size is forgotten when nobody has it open
+stty rows {rows} columns {columns} <&3
 printf '{greeting}' >/dev/hvc1
 setsid --ctty --wait bash --norc -i </dev/hvc1 >/dev/hvc1 2>&1
 echo "{{\\"exit\\": $?}}" >/dev/lab.report

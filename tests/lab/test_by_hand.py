@@ -4,6 +4,7 @@ import os
 import pty
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ def test_a_command_has_its_files_its_output_and_its_exit_code(tmp_path: Path) ->
 
 def test_a_shell_is_a_terminal_and_ends_with_its_exit_code() -> None:
     ours, theirs = pty.openpty()
+    termios.tcsetwinsize(ours, (33, 111))
     argv = [sys.executable, "-m", "xenlab", "shell"]
     with subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=theirs) as shell:
         os.close(theirs)
@@ -34,7 +36,7 @@ def test_a_shell_is_a_terminal_and_ends_with_its_exit_code() -> None:
         try:
             while "dom0:" not in said:
                 said += os.read(ours, 4096).decode()
-            os.write(ours, b"tty && xl list; exit 5\r")
+            os.write(ours, b"tty && stty size && xl list; exit 5\r")
             while True:
                 said += os.read(ours, 4096).decode()
         except OSError:  # EIO: nobody has the terminal any more
@@ -42,4 +44,5 @@ def test_a_shell_is_a_terminal_and_ends_with_its_exit_code() -> None:
         os.close(ours)
     assert shell.returncode == 5, said
     assert "/dev/hvc1" in said
+    assert "\n33 111\r" in said, "it is as large as the person's"
     assert "Domain-0" in said
