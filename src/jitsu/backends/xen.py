@@ -19,7 +19,7 @@ import hashlib
 import re
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 from structlog.typing import FilteringBoundLogger
 
 from jitsu.backends.base import Exit, Watch
+from jitsu.core.handoff import conduit
 from jitsu.core.xenstore.path import home_of
 from jitsu.errors import BootError, HostError
 from jitsu.host.guests import address, address6
@@ -184,34 +185,39 @@ class XenBackend:
         self._readers: Consoles
         self._store: HostStore
         self._guests: XenGuests
-        self._unwatch: Callable[[], None] = lambda: None
+        self._opened: AsyncExitStack
 
     async def open(self, connect: Connect) -> XenGuests:
         """Be ready to boot, with the store to which `connect` leads; return who is there.
 
         What an earlier daemon has left is ended. Raises HostError.
         """
-        self._store = HostStore(connect)
-        self._guests = XenGuests(self._store)
-        await self._store.open()
-        self._links = Links()
-        self._plugs = Plugs(self._store, self._links, self._network)
-        self._readers = Consoles()
-        await self._end_leftovers()
-        self._unwatch = self._store.watch(b"@releaseDomain", self._look)
+        async with AsyncExitStack() as undo:
+            undo.callback(self._calls.shutdown)
+            self._store = HostStore(connect)
+            self._guests = XenGuests(self._store)
+            await self._store.open()
+            undo.push_async_callback(self._store.close)
+            self._links = Links()
+            undo.callback(self._links.close)
+            self._plugs = Plugs(self._store, self._links, self._network)
+            self._readers = Consoles()
+            undo.callback(self._readers.close)
+            await self._end_leftovers()
+            undo.callback(self._store.watch(b"@releaseDomain", self._look))
+            self._opened = undo.pop_all()
         return self._guests
 
     async def close(self) -> None:
         """Watch no more; whatever still runs is ended."""
-        self._unwatch()
-        for instance in list(self._living.values()):
-            instance.end(Exit("the daemon has ended", clean=False))
-            await instance.gone
-        await self._end_leftovers()
-        self._readers.close()
-        self._links.close()
-        self._calls.shutdown()
-        await self._store.close()
+        async with self._opened:
+            for instance in list(self._living.values()):
+                instance.end(Exit("the daemon has ended", clean=False))
+                await instance.gone
+            try:
+                await self._end_leftovers()
+            except HostError as error:  # the heir ends them
+                self._log.warning("left behind", reason=str(error))
 
     def console(self, service: Service) -> str:
         """Return what guests of this service have written."""
@@ -413,8 +419,11 @@ class XenBackend:
     async def _pay(self) -> None:
         """Remove what could not be removed, from a store that may be back."""
         for domid, paths in list(self._owed.items()):
+            # What is told of a service is not the dead domain's once another guest is in it.
+            booted = (instance for instance in self._living.values() if instance.epoch)
+            now = {conduit(instance.service.name) for instance in booted}
             with suppress(HostError):
-                await self._store.remove(paths)
+                await self._store.remove([path for path in paths if path not in now])
                 await self._store.release(domid)
                 self._owed.pop(domid, None)
 
@@ -423,7 +432,7 @@ class XenBackend:
         wait = _END_FIRST
         while self._xen.domain(domid) is not None:
             if wait > _END_MAX:
-                raise HostError("somebody still maps its pages")
+                raise HostError(f"domain {domid} does not go: somebody still maps its pages")
             await asyncio.sleep(wait)
             wait *= 2
 

@@ -83,10 +83,10 @@ class Plugs:
 
     async def pull(self, plugged: Plugged, *, began: bool) -> None:
         """Remove all of it, when the domain is no more; `began`: it was told of a hand-over."""
-        if plugged.link is not None:
-            await plugged.link.close()
         paths = nodes_of(plugged.domid, plugged.service.name if began else "")
         try:
+            if plugged.link is not None:
+                await plugged.link.close()
             await self._store.remove(paths)
             async with asyncio.timeout(_PATIENCE):
                 for index in plugged.interfaces:
