@@ -96,11 +96,13 @@ class Xen:
 
     def call(self, name: str, *arguments: object) -> int:
         """Call `name` of either library with the handle first. Raises HostError with its reason."""
+        self._ctrl.xc_clear_last_error(self.handle)  # else it would be that of an earlier failure
         result: int = getattr(self._ctrl, name)(self.handle, *arguments)
         return self._checked(name, result)
 
     def apply_cpuid_policy(self, domid: int) -> None:
         """Give a domain the processor that Xen would give it, with nothing changed."""
+        self._ctrl.xc_clear_last_error(self.handle)
         policy = self._guest.xc_cpuid_apply_policy
         result = policy(self.handle, domid, False, None, 0, True, False, False, None, None)
         self._checked("xc_cpuid_apply_policy", result)
