@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 from jitsu.config.image import ImageError, image_is_linux
 from jitsu.errors import HostError
@@ -25,6 +26,8 @@ class Images:
 
     def __init__(self) -> None:
         self._images: dict[str, Image] = {}
+        self._keeping = Lock()
+        """Boots load images on threads of their own."""
 
     def load(self, path: str) -> Image:
         """Return the image at `path`. Blocks when it is not here yet. Raises HostError."""
@@ -43,9 +46,9 @@ class Images:
         return image
 
     def _keep(self, path: str, image: Image) -> None:
-        self._images.pop(path, None)
-        self._images[path] = image
-        while (
-            len(self._images) > 1 and sum(len(i.data) for i in self._images.values()) > _IMAGES_MAX
-        ):
-            del self._images[next(iter(self._images))]
+        with self._keeping:
+            self._images.pop(path, None)
+            self._images[path] = image
+            sizes = [len(image.data) for image in self._images.values()]
+            while len(sizes) > 1 and sum(sizes) > _IMAGES_MAX:
+                del self._images[next(iter(self._images))], sizes[0]
