@@ -3,7 +3,7 @@
 import asyncio
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ import pytest
 
 from jitsu import store
 from jitsu.backends.xen import tag
-from jitsu.errors import BootError
+from jitsu.errors import BootError, HostError
 from jitsu.host.link import KernelNetwork
 from jitsu.host.xen import domain
 from jitsu.host.xen.libxc import Xen
@@ -87,6 +87,34 @@ def test_an_image_whose_code_is_not_there(tmp_path: Path) -> None:
     image = tmp_path / "short.elf"
     image.write_bytes(dom0.IMAGE.read_bytes()[:8192])
     assert "cannot be built" in refused(tmp_path, replace(WWW, image=str(image)))
+
+
+def test_an_image_that_wants_more_memory_than_there_is(tmp_path: Path) -> None:
+    image = tmp_path / "vast.elf"
+    data = bytearray(dom0.IMAGE.read_bytes())
+    second_load = 64 + 56  # elf(5): 64 bytes, then program headers of 56 each
+    data[second_load + 40 : second_load + 48] = (1 << 40).to_bytes(8, "little")  # p_memsz
+    image.write_bytes(data)
+    assert "vast.elf cannot be built: xc_dom_" in refused(tmp_path, replace(WWW, image=str(image)))
+
+
+def test_a_linux_that_is_cut_off(tmp_path: Path) -> None:
+    image = tmp_path / "half.bz"
+    image.write_bytes(Path("/boot/vmlinuz-domu").read_bytes()[: 1 << 20])
+    linux = replace(WWW, image=str(image), memory=128 << 20)
+    assert "half.bz cannot be built: xc_dom_" in refused(tmp_path, linux)
+
+
+def test_what_went_wrong_is_told_of_the_call_in_which_it_did() -> None:
+    xen = Xen()
+    nobody = domain.Domain(32000, 0, 0)
+    plan = domain.Plan(bytes(16), domain.Kind.PVH, 16 << 20, b"")
+    with pytest.raises(HostError, match="xc_dom_parse_image: "):
+        domain.build(xen, nobody, plan, b"no kernel" * 1000)
+    with pytest.raises(HostError) as caught:
+        domain.pause(xen, nobody.domid)
+    assert str(caught.value) == "xc_domain_pause: No such process"
+    xen.close()
 
 
 def test_more_memory_than_xen_has(tmp_path: Path) -> None:
@@ -207,6 +235,50 @@ def test_a_store_that_has_gone_and_is_back(tmp_path: Path) -> None:
                 instance = await backend.boot(WWW, Epoch(3), network, dom0.Seen())
                 instance.stop(StopMode.DESTROY)
                 await instance.gone
+                assert dom0.left() == []
+
+    with dom0.network(WWW) as network:
+        asyncio.run(main(network))
+
+
+def test_a_backend_that_cannot_be_opened_lets_go_of_all_it_had(tmp_path: Path) -> None:
+    device, away = Path("/dev/xen/gntdev"), Path("/dev/xen/away")
+
+    async def main() -> None:
+        tasks = asyncio.all_tasks()
+        with pytest.raises(HostError, match="gntdev"):
+            async with dom0.backend(tmp_path, WWW):
+                pytest.fail("it cannot read consoles")
+        assert asyncio.all_tasks() == tasks
+
+    device.rename(away)
+    try:
+        asyncio.run(main())
+    finally:
+        away.rename(device)
+
+
+def test_what_a_dead_guest_is_owed_is_not_taken_from_the_next(tmp_path: Path) -> None:
+    async def main(network: KernelNetwork) -> None:
+        async with dom0.Detour(tmp_path / "socket") as detour:
+            connect = partial(store.connect, detour.path)
+            async with dom0.backend(tmp_path, WWW, connect=connect) as (backend, _):
+                first = await backend.boot(WWW, Epoch(1), network, dom0.Seen())
+                await detour.close()
+                first.stop(StopMode.DESTROY)
+                await first.gone
+                await detour.open()
+                second = None
+                while second is None:
+                    with suppress(BootError):
+                        second = await backend.boot(WWW, Epoch(2), network, dom0.Seen())
+                home = f"/local/domain/{first.domain.domid}"
+                while any(line.startswith(home) for line in dom0.left()):  # noqa: ASYNC110
+                    await asyncio.sleep(0)
+                async with dom0.DOM0() as client:
+                    assert await client.read(b"/conduit/www/epoch") == b"2"
+                second.stop(StopMode.DESTROY)
+                await second.gone
                 assert dom0.left() == []
 
     with dom0.network(WWW) as network:
