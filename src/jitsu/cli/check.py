@@ -17,6 +17,7 @@ from jitsu.cli.options import Json
 from jitsu.config.hypervisor import is_dom0
 from jitsu.errors import HostError, JitsuError
 from jitsu.host.tap import DEVICE
+from jitsu.host.xen.dom0 import answers
 from jitsu.host.xen.libxc import VERSION, Xen
 from jitsu.host.xen.store import DOM0_SOCKET
 from jitsu.model import WhichXenstored
@@ -110,8 +111,11 @@ def _xen() -> Finding:
 
 
 def _xenstore(which: WhichXenstored) -> Finding:
-    runs = DOM0_SOCKET.is_socket()
-    if runs and which is not WhichXenstored.OWN:
+    runs = answers(DOM0_SOCKET)
+    if runs and which is WhichXenstored.OWN:
+        said = f"one answers at {DOM0_SOCKET}; if it is not the daemon's own, stop it before serve"
+        return Finding("xenstore", False, said, needed=False)
+    if runs:
         return Finding("xenstore", True, f"{DOM0_SOCKET}")
     if which is WhichXenstored.RUNNING:
         said = f"no daemon at {DOM0_SOCKET}; start one, or let [host] xenstored be own or auto"

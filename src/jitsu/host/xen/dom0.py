@@ -69,7 +69,7 @@ async def dom0_store(
 
     `own` is kept in `state`. Raises HostError.
     """
-    if which is WhichXenstored.RUNNING or (which is WhichXenstored.AUTO and _answers(DOM0_SOCKET)):
+    if which is WhichXenstored.RUNNING or (which is WhichXenstored.AUTO and answers(DOM0_SOCKET)):
         yield partial(store.connect, DOM0_SOCKET)
         return
     async with AsyncExitStack() as stack:
@@ -85,7 +85,8 @@ async def dom0_store(
         yield partial(inside, xenstored)
 
 
-def _answers(path: Path) -> bool:
+def answers(path: Path) -> bool:
+    """Say whether a store answers at a socket, which a daemon that was killed leaves behind."""
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(str(path))
