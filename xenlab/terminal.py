@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 GREETING = """\
 dom0 of a lab: real Xen in QEMU, gone when you leave (exit, or Ctrl-D).
-The project is {tree}; try: xl info, xl list, xenstore-ls, jitsu check -c examples/two-services.toml
+The project is {tree}; try: xl info, xl list, xenstore-ls, jitsu check -c examples/xen.toml
 A Linux guest: xl create examples/xen/linux.cfg, xl console linux (Ctrl-] leaves it)
 """
 _CHUNK = 65536
