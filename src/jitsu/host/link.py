@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TypeVar
@@ -20,14 +21,13 @@ from jitsu.core.readiness import OWN_MAC
 from jitsu.core.segment import Ends
 from jitsu.core.summon import Traffic
 from jitsu.errors import HostError
-from jitsu.host import netlink, orphans
+from jitsu.host import netlink, orphans, veth
 from jitsu.host.bridge import Bridge, port_settings
 from jitsu.host.firewall import Firewall
 from jitsu.host.network import FrameHandler, GuestLink
 from jitsu.host.splice import Splicer
 from jitsu.host.storeport import StorePort
 from jitsu.host.tap import open_tap, tap_name
-from jitsu.host.veth import open_veth
 from jitsu.model import Handoff, Mac, Name, Service
 
 T = TypeVar("T")
@@ -64,16 +64,12 @@ class KernelLink:
         self._on_frame: FrameHandler | None = None
         self._splicer: Splicer | None = None
         self._orphans: list[orphans.Orphan] = []
-        self._remove = b""
+        self.remove = b""
         """The request that removes the interface, where that does not go with its guest."""
 
     def __repr__(self) -> str:
         """Return the interface's name."""
         return f"<KernelLink {self.name}>"
-
-    def remove_by(self, request: bytes) -> None:
-        """Remove the interface by `request` when it is closed: it does not go with its guest."""
-        self._remove = request
 
     def release(self) -> None:
         """Close the descriptor; quick, for the guest has its own by now."""
@@ -93,13 +89,18 @@ class KernelLink:
             raise HostError(f"{self.name}: {error.strerror}") from error
         assert self.service is not None
         self.name = self._network.name_of(self.service)
-        await self._network.request(netlink.join(self.index, self._bridge.index, self.name))
+        self._splicer = await self._network.on_netlink(self._go_up, self.service)
         # Bound to a link that was down, the socket holds an error; frames since then wait in it.
         self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         asyncio.get_running_loop().add_reader(self._socket, self._readable)
         self.entry = netlink.own(self.service.mac, self.index)
-        if self.service.handoff is Handoff.SPLICE:
-            self._splicer = await self._network.on_netlink(Splicer, self.name)
+
+    def _go_up(self, service: Service) -> Splicer | None:
+        """Do all that waits for the kernel, in one go: each way to a thread and back takes time."""
+        if service.backend == "process":
+            veth.set_up(self.fd, service, self._bridge.network)
+        self._network.send_now(netlink.join(self.index, self._bridge.index, self.name))
+        return Splicer(self.name) if service.handoff is Handoff.SPLICE else None
 
     def shift(self, ends: Ends, delta: int | None) -> None:
         """Tell the programs on the link."""
@@ -143,10 +144,11 @@ class KernelLink:
         if fd >= 0:
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(self._network.closers, os.close, fd)
-        remove, self._remove = self._remove, b""
+        remove, self.remove = self.remove, b""
         if remove:
-            with suppress(HostError):  # it has gone already
-                await self._network.request(remove)
+            # Not on the thread that boots wait for: it takes the kernel tens of milliseconds.
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._network.closers, veth.remove, remove)
         if self.service is not None and self._on_frame is not None:
             # What has never joined had no connections: those there are, are another guest's.
             self._orphans = await self._network.forget(self.service)
@@ -166,6 +168,27 @@ class KernelLink:
                 return
             if origin[2] != socket.PACKET_OUTGOING:
                 self._on_frame(frame)
+
+
+class _Ahead:
+    """An interface that lies ready, so that no summons waits for it to be made."""
+
+    def __init__(self, submit: Callable[[], Future[KernelLink]]) -> None:
+        self._submit = submit
+        self._made: Future[KernelLink] | None = None
+
+    def prepare(self) -> None:
+        """Have one made, unless there is one."""
+        if self._made is None:
+            self._made = self._submit()
+
+    def take(self) -> KernelLink | None:
+        """Return it; if it is still being made, it is the next boot's."""
+        made = self._made
+        if made is None or not made.done():
+            return None
+        self._made = None
+        return made.result() if made.exception() is None else None
 
 
 class KernelNetwork:
@@ -191,7 +214,10 @@ class KernelNetwork:
         self._netlink = ThreadPoolExecutor(1, thread_name_prefix="netlink")
         self._nftables = ThreadPoolExecutor(1, thread_name_prefix="nftables")
         self._entries: dict[Mac, bytes] = {}
-        self._spare: Future[KernelLink] | None = None
+        self._taps = _Ahead(partial(self._netlink.submit, self._tap, f"{bridge.name}-new"))
+        # A namespace takes long to make: not on the thread that boots wait for.
+        self._cables = _Ahead(partial(self.closers.submit, self._veth, f"{bridge.name}-net"))
+        self._has_programs = False
         name = f"{bridge.name}-syn"
         with ExitStack() as undo:
             self._requests = netlink.Requests()
@@ -224,9 +250,11 @@ class KernelNetwork:
             pool.shutdown()
         while self.listeners:
             self.listeners.pop().close()
-        spare = self._take_spare()
-        if spare is not None:
-            spare.release()
+        for ahead in (self._taps, self._cables):
+            if (spare := ahead.take()) is not None:
+                spare.release()
+                if spare.remove:
+                    self._requests.send(spare.remove)
         self._requests.close()
         os.close(self._port)
 
@@ -254,43 +282,43 @@ class KernelNetwork:
             self.prepare()
 
     def prepare(self) -> None:
-        """Make the next guest's tap now, so that no summons waits for it."""
-        if self._spare is None:
-            name = f"{self._bridge.name}-new"
-            self._spare = self._netlink.submit(self._tap, name)
+        """Make the next guest's interface now, so that no summons waits for it."""
+        self._taps.prepare()
+        if self._has_programs:
+            self._cables.prepare()
 
     async def open(self, service: Service, made: str = "", *, ahead: bool = False) -> GuestLink:
-        """Return the tap that lies ready, or make one; for a process make what it can use.
+        """Return an interface that lies ready, or make one; a process has a network with it.
 
         What lies ready is for a boot of now: what is made ahead leaves it there.
         """
-        name = self.name_of(service) if not ahead else f"{self._bridge.name}-w%d"
-        is_hasty = service.backend != "process" and not made and not ahead
-        link = self._take_spare() if is_hasty else None
         if made:
             link = KernelLink(made, -1, self._bridge, self)
         elif service.backend == "process":
-            link = await self.on_netlink(self._veth, name, service)
-        elif link is None:
-            link = await self.on_netlink(self._tap, name)
+            self._has_programs = True
+            link = await self._taken(self._cables, self._veth, service)
+        elif ahead:
+            link = await self.on_netlink(self._tap, f"{self._bridge.name}-w%d")
+        else:
+            link = await self._taken(self._taps, self._tap, service)
         link.service = service
         return link
+
+    async def _taken(
+        self, ahead: _Ahead, make: Callable[[str], KernelLink], service: Service
+    ) -> KernelLink:
+        if (spare := ahead.take()) is not None:
+            return spare
+        return await self.on_netlink(make, self.name_of(service))
 
     def _tap(self, name: str) -> KernelLink:
         fd = open_tap(name, vnet_hdr=True)
         return KernelLink(tap_name(fd), fd, self._bridge, self)
 
-    def _veth(self, name: str, service: Service) -> KernelLink:
-        link = KernelLink(name, open_veth(name, service, self._bridge.network), self._bridge, self)
-        link.remove_by(netlink.remove(name))
+    def _veth(self, name: str) -> KernelLink:
+        link = KernelLink(name, veth.make_veth(name), self._bridge, self)
+        link.remove = netlink.remove(link.index)
         return link
-
-    def _take_spare(self) -> KernelLink | None:
-        spare = self._spare
-        if spare is None or not spare.done():
-            return None  # if it is still being made, it is the next one's
-        self._spare = None
-        return spare.result() if spare.exception() is None else None
 
     def name_of(self, service: Service) -> str:
         """Return the name of the interface of a service's guest."""
@@ -305,8 +333,15 @@ class KernelNetwork:
 
     def own_now(self, service: Service) -> None:
         """Let Synjitsu own `service`; blocks, for set-up."""
+        if service.backend == "process":
+            self._remove_left(self.name_of(service))
         entry = self._entries[service.mac] = netlink.own(service.mac, self._port_index)
         self._requests.send(entry)
+
+    def _remove_left(self, name: str) -> None:
+        """Remove the cable of a killed daemon's guest: it would go by itself, but later."""
+        with suppress(OSError, HostError):  # there is none
+            self._requests.send(netlink.remove(socket.if_nametoindex(name)))
 
     async def traffic(self, services: list[Service]) -> dict[str, Traffic]:
         """Ask nftables."""
@@ -329,6 +364,10 @@ class KernelNetwork:
         """Have nftables forget what a guest that is no more had open; return it."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._nftables, self._firewall.forget, service)
+
+    def send_now(self, message: bytes) -> None:
+        """Have the kernel do `message`; blocks, on the netlink thread."""
+        self._requests.send(message)
 
     async def request(self, message: bytes) -> None:
         """Have the kernel do `message`, on the netlink thread."""

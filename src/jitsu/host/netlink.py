@@ -66,9 +66,9 @@ def join(index: int, bridge: int, name: str) -> bytes:
     return _encoded(message, RTM_NEWLINK, 0)
 
 
-def veth(name: str, peer: str, mac: Mac, namespace: int) -> bytes:
-    """Encode: make link `name` and at its other end `peer`, with `mac`, in another namespace."""
-    other = [("IFLA_IFNAME", peer), ("IFLA_ADDRESS", mac.hex(":")), ("IFLA_NET_NS_FD", namespace)]
+def veth(name: str, peer: str, namespace: int) -> bytes:
+    """Encode: make link `name` and at its other end `peer`, in another namespace."""
+    other = [("IFLA_IFNAME", peer), ("IFLA_NET_NS_FD", namespace)]
     message = ifinfmsg()
     message["attrs"] = [
         ("IFLA_IFNAME", name),
@@ -85,18 +85,20 @@ def veth(name: str, peer: str, mac: Mac, namespace: int) -> bytes:
     return _encoded(message, RTM_NEWLINK, _NLM_F_CREATE | _NLM_F_EXCL)
 
 
-def remove(name: str) -> bytes:
-    """Encode: link `name` is no more, nor its other end."""
+def remove(index: int) -> bytes:
+    """Encode: link `index` is no more, nor its other end."""
     message = ifinfmsg()
-    message["attrs"] = [("IFLA_IFNAME", name)]
+    message["index"] = index
     return _encoded(message, RTM_DELLINK, 0)
 
 
-def up(index: int) -> bytes:
-    """Encode: link `index` goes up."""
+def up(index: int, mac: Mac | None = None) -> bytes:
+    """Encode: link `index` goes up, with `mac` or with what it has."""
     message = ifinfmsg()
     message["index"] = index
     message["flags"] = message["change"] = _IFF_UP
+    if mac is not None:
+        message["attrs"] = [("IFLA_ADDRESS", mac.hex(":"))]
     return _encoded(message, RTM_NEWLINK, 0)
 
 

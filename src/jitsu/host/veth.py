@@ -25,30 +25,42 @@ _SETTINGS = {
 }
 
 
-def open_veth(name: str, service: Service, network: NetworkConfig) -> int:
-    """Make interface `name` and a namespace at its other end, where the service's addresses are.
+def make_veth(name: str) -> int:
+    """Make interface `name` and a namespace at its other end, for whatever service needs one next.
 
-    Return the namespace's descriptor; it lives as long as that, or who is in it. Blocks. Raises
-    HostError, and has made nothing then.
+    Return the namespace's descriptor; it lives as long as that, or who is in it. Blocks, for the
+    kernel makes nothing as slowly as a namespace. Raises HostError, and has made nothing then.
     """
     try:
         namespace = new_namespace()
     except OSError as error:
-        raise HostError(f"no network namespace for {service.name}: {error.strerror}") from error
+        raise HostError(f"no network namespace for a guest: {error.strerror}") from error
     try:
         with _requests() as send:
-            with suppress(HostError):  # the guest of an earlier daemon has left it
-                send(netlink.remove(name))
-            with within(namespace):
+            with within(namespace), _requests() as send_there:
                 _settle()
-            send(netlink.veth(name, INTERFACE, service.mac, namespace))
+                send_there(netlink.up(_LOOPBACK))
+            send(netlink.veth(name, INTERFACE, namespace))
+    except (HostError, OSError) as error:
+        os.close(namespace)
+        raise HostError(f"cannot make the network of a guest: {error}") from error
+    return namespace
+
+
+def set_up(namespace: int, service: Service, network: NetworkConfig) -> None:
+    """Give a namespace the addresses of a service. Blocks. Raises HostError."""
+    try:
         with within(namespace), _requests() as send:
-            for request in _set_up(service, network):
+            for request in _addresses(service, network):
                 send(request)
     except (HostError, OSError) as error:
-        os.close(namespace)  # and with it goes the other end
         raise HostError(f"cannot set up the network of {service.name}: {error}") from error
-    return namespace
+
+
+def remove(request: bytes) -> None:
+    """Remove an interface by `request`, if it has not gone already. Blocks."""
+    with suppress(HostError), _requests() as send:
+        send(request)
 
 
 @contextmanager
@@ -66,10 +78,9 @@ def _settle() -> None:
             Path("/proc/sys/net", key).write_text(value)
 
 
-def _set_up(service: Service, network: NetworkConfig) -> Iterator[bytes]:
+def _addresses(service: Service, network: NetworkConfig) -> Iterator[bytes]:
     index = socket.if_nametoindex(INTERFACE)
-    yield netlink.up(_LOOPBACK)
-    yield netlink.up(index)
+    yield netlink.up(index, service.mac)
     subnet, subnet6 = network.subnet, network.subnet6
     yield netlink.address(index, IPv4Interface((service.address, subnet.prefixlen)))
     yield netlink.default_route(index, network.gateway)
