@@ -15,6 +15,7 @@ import shlex
 import signal
 import socket
 import sys
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -28,6 +29,7 @@ from jitsu.model import Epoch, Handoff, ReadyOnTcp, Service, StopMode
 
 _ORDER_FD = 3
 _LAUNCHER = (sys.executable, "-I", "-m", "jitsu.guest", "--order", str(_ORDER_FD))
+_SPARES = 2
 _SPARE_AFTER = 0.05
 """Seconds after a boot until the next launcher is started: the program has requests to answer."""
 
@@ -82,29 +84,34 @@ class ProcessBackend:
     def __init__(self) -> None:
         self._user = unprivileged_user()
         self._consoles: dict[str, Console] = {}
-        self._spare: _Launcher | None = None
+        self._spares: deque[_Launcher] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self._told: set[socket.socket] = set()
+        """Whom a launcher may still leave something to close."""
 
-    def prepare(self) -> None:
-        """Have a launcher wait for the next boot."""
-        self._spare = self._take_spare()
-        if self._spare is None:
-            with suppress(HostError):  # the next boot will say why
-                self._spare = _launch()
+    def prepare(self, count: int = 1) -> None:
+        """Have launchers wait for the next boots."""
+        with suppress(HostError):  # the next boot will say why
+            while len(self._spares) < count:
+                self._spares.append(_launch())
 
     def close(self) -> None:
-        """Let the launcher go that waits."""
+        """Let the launchers go that wait."""
         if self._timer is not None:
             self._timer.cancel()
-        if (spare := self._take_spare()) is not None:
-            spare.orders.close()
+        while self._spares:
+            self._spares.popleft().orders.close()
+        while self._told:
+            self._told.pop().close()
 
     def _take_spare(self) -> _Launcher | None:
-        spare, self._spare = self._spare, None
-        if spare is not None and spare.child.exited.done():
+        """Return who waits longest, and still does."""
+        while self._spares:
+            spare = self._spares.popleft()
+            if not spare.child.exited.done():
+                return spare
             spare.orders.close()
-            return None
-        return spare
+        return None
 
     async def boot(
         self, service: Service, epoch: Epoch, network: Network, watch: Watch
@@ -133,7 +140,7 @@ class ProcessBackend:
         instance.task = loop.create_task(_bury(instance, console, since))
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = loop.call_later(_SPARE_AFTER, self.prepare)
+        self._timer = loop.call_later(_SPARE_AFTER, self.prepare, _SPARES)
         return instance
 
     def console(self, service: Service) -> str:
@@ -144,14 +151,27 @@ class ProcessBackend:
     def _start(self, arguments: list[str], link: GuestLink, console: Console) -> Child:
         """Return the process that becomes what `arguments` say. Raises HostError."""
         launcher = self._take_spare() or _launch()
-        with launcher.orders:
-            try:
-                launcher.child.write_to(console)
-                socket.send_fds(launcher.orders, [json.dumps(arguments).encode()], [link.fd])
-            except OSError as error:
-                launcher.child.signal(signal.SIGKILL)
-                raise HostError(f"the launcher does not listen: {error.strerror}") from error
+        try:
+            launcher.child.write_to(console)
+            socket.send_fds(launcher.orders, [json.dumps(arguments).encode()], [link.fd])
+        except OSError as error:
+            launcher.orders.close()
+            launcher.child.signal(signal.SIGKILL)
+            raise HostError(f"the launcher does not listen: {error.strerror}") from error
+        self._told.add(launcher.orders)
+        asyncio.get_running_loop().add_reader(launcher.orders, self._relieve, launcher.orders)
         return launcher.child
+
+    def _relieve(self, orders: socket.socket) -> None:
+        """A launcher has left us what the kernel takes 10 ms to close: not now, and on a thread."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(orders)
+        loop.call_later(_SPARE_AFTER, self._close, orders)
+
+    def _close(self, orders: socket.socket) -> None:
+        if orders in self._told:
+            self._told.discard(orders)
+            asyncio.get_running_loop().run_in_executor(None, orders.close)
 
 
 def _launch() -> _Launcher:

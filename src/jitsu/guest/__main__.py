@@ -12,6 +12,7 @@ import socket
 import struct
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -35,19 +36,25 @@ _BACKLOG = 4096
 def main() -> None:
     """Do what the command line says, or what the host's daemon says by a socket."""
     try:
-        options = _parse(sys.argv[1:])
-        ordered = options.order is not None
-        if ordered:
+        parser = _parser()  # to make it takes longer than to use it
+        options = parser.parse_args()
+        orders = None
+        if options.order is not None:
             _die_with_daemon()
             # The init of a process tree has no signal's default action (pid_namespaces(7)).
             signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-            options = _parse(_await_order(options.order))
-        _become(options, ordered=ordered)
+            os.chdir("/")
+            wrong = _see_nobody_else()
+            orders = socket.socket(fileno=options.order)
+            options = parser.parse_args(_await(orders))
+            if wrong:  # said now, for the service's own log
+                _say(wrong)
+        _become(options, orders)
     except (JitsuError, OSError) as error:
         sys.exit(f"jitsu: {error}")
 
 
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m jitsu.guest", description=__doc__)
     parser.add_argument("--listen", metavar="PORT", type=int, action="append", default=[])
     parser.add_argument("--probed", metavar="PORT", type=int, help="to be opened last")
@@ -56,16 +63,15 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--user", default="", help="whom to become")
     parser.add_argument("--order", metavar="FD", type=int, help=argparse.SUPPRESS)
     parser.add_argument("program", nargs="*", help="the server, and its arguments")
-    return parser.parse_args(argv)
+    return parser
 
 
-def _await_order(fd: int) -> list[str]:
+def _await(orders: socket.socket) -> list[str]:
     """Return the arguments of the service that we are to be, in whose network we are from now on.
 
     There may be none for long: who waits has loaded all that it needs.
     """
-    with socket.socket(fileno=fd) as orders:
-        data, namespaces, _, _ = socket.recv_fds(orders, _ORDER_BYTES_MAX, 1)
+    data, namespaces, _, _ = socket.recv_fds(orders, _ORDER_BYTES_MAX, 1)
     if not namespaces:
         sys.exit(0)  # the daemon has gone, or needs us no more
     _call("setns", namespaces[0], _CLONE_NEWNET)
@@ -74,7 +80,7 @@ def _await_order(fd: int) -> list[str]:
     return argv
 
 
-def _become(options: argparse.Namespace, *, ordered: bool) -> None:
+def _become(options: argparse.Namespace, orders: socket.socket | None) -> None:
     if not options.program:
         raise ControlError("no program is named")
     program = options.program[0]
@@ -88,20 +94,19 @@ def _become(options: argparse.Namespace, *, ordered: bool) -> None:
     if word:
         store = Store(options.interface)
         connections = take_over(store, *parse_word(word), told=_say)
-        store.close()
-    elif ordered:
-        _announce(options.interface)
+        _close(store.leave(), orders)
+    elif orders:
+        _close(_announce(options.interface), orders)
+    if orders:
+        orders.close()
     names = ["listen"] * len(sockets) + ["connection"] * len(connections)
     _pass_on([*sockets, *connections])
     if names:
         told = {"PID": os.getpid(), "FDS": len(names), "FDNAMES": ":".join(names)}
         os.environ.update({f"LISTEN_{key}": str(value) for key, value in told.items()})
-    if ordered:
-        os.chdir("/")
-        _see_nobody_else()
     if options.user:
         _drop_privileges(options.user)
-    if ordered:
+    if orders:
         _die_with_daemon()  # which was forgotten with the privileges
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # which Python ignores
     try:
@@ -131,15 +136,31 @@ def listen(port: int) -> socket.socket:
         raise HostError(f"cannot listen on port {port}: {error.strerror}") from error
 
 
-def _announce(interface: str) -> None:
-    """Say by an ARP announcement (RFC 5227) that we are here: else nobody would ask for long."""
-    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
-        wire.bind((interface, EtherType.ARP))
-        mac = Mac(wire.getsockname()[4])
-        asked = struct.pack("16s16x", interface.encode())
-        address = IPv4Address(fcntl.ioctl(wire, _SIOCGIFADDR, asked)[20:24])
-        told = arp.Arp(arp.Operation.REQUEST, mac, address, Mac(bytes(6)), address)
-        wire.send(encode(Frame(BROADCAST, mac, EtherType.ARP, arp.encode(told))))
+def _announce(interface: str) -> socket.socket:
+    """Say by an ARP announcement (RFC 5227) that we are here: else nobody would ask for long.
+
+    Return the socket by which that was said, which is still to be closed.
+    """
+    wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    wire.bind((interface, EtherType.ARP))
+    mac = Mac(wire.getsockname()[4])
+    asked = struct.pack("16s16x", interface.encode())
+    address = IPv4Address(fcntl.ioctl(wire, _SIOCGIFADDR, asked)[20:24])
+    told = arp.Arp(arp.Operation.REQUEST, mac, address, Mac(bytes(6)), address)
+    wire.send(encode(Frame(BROADCAST, mac, EtherType.ARP, arp.encode(told))))
+    return wire
+
+
+def _close(wire: socket.socket, orders: socket.socket | None) -> None:
+    """Close a packet socket.
+
+    The kernel waits 10 ms until nobody uses it (packet_release), and the client with us: who
+    gives the orders gets it, too, and is the last to close it.
+    """
+    if orders:
+        with suppress(OSError):  # the daemon has gone, and we go with it
+            socket.send_fds(orders, [b"close"], [wire.fileno()])
+    wire.close()
 
 
 def _say(what: str) -> None:
@@ -168,14 +189,18 @@ def _drop_privileges(name: str) -> None:
     _call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
-def _see_nobody_else() -> None:
-    """Have a /proc of our own process tree: in the host's are others who are nobody."""
+def _see_nobody_else() -> str:
+    """Have a /proc of our own process tree: in the host's are others who are nobody.
+
+    Return what is wrong, if it cannot be.
+    """
     try:
         _call("unshare", _CLONE_NEWNS)
         _call("mount", None, b"/", None, _MS_REC | _MS_PRIVATE, None)
         _call("mount", b"proc", b"/proc", b"proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, None)
     except OSError as error:  # within a container, say
-        _say(f"the host's processes can be seen: {error.strerror}")
+        return f"the host's processes can be seen: {error.strerror}"
+    return ""
 
 
 def _die_with_daemon() -> None:

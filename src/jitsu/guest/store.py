@@ -35,9 +35,9 @@ class Store:
         except OSError as error:
             raise HostError(f"{interface}: {error.strerror}; may we use packet sockets?") from error
 
-    def close(self) -> None:
-        """Let the interface go; the host notices when the guest is gone."""
-        self._socket.close()
+    def leave(self) -> socket.socket:
+        """Return the socket, to be closed; the host notices when the guest is gone."""
+        return self._socket
 
     def read(self, *paths: bytes) -> list[bytes | None]:
         """Return the values of nodes, None for what is not there or not for us to read."""
