@@ -35,6 +35,8 @@ CONNECT_WANTED = 1.5
 """Milliseconds, where the handshake is not the guest's."""
 FIRST_BYTE_WANTED = 2.0
 """Milliseconds beyond the floor."""
+_REST = 0.15
+"""Seconds that the kernel may take to remove a network namespace; others wait for it meanwhile."""
 
 
 @dataclass(slots=True)
@@ -105,10 +107,13 @@ class _Backend:
 
     floor: Callable[[Demo], float]
     modes: tuple[_Mode, ...]
+    rest: float = 0.0
+    """Seconds before each start: until what the last one had is gone."""
 
     def round(self, world: Demo, number: int) -> None:
         floor = self.floor(world)
         for mode in self.modes[number % 2 :] + self.modes[: number % 2]:
+            time.sleep(self.rest)
             mode.run(world, floor)
 
 
@@ -157,6 +162,7 @@ def _process(folder: Path) -> _Backend:
             _Mode("splice, process", offer("program-splice", 24, f'{probed}"splice"'), True),
             _Mode("replay, process", offer("program-replay", 25, f'{probed}"replay"'), False),
         ),
+        rest=_REST,
     )
 
 
