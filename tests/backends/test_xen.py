@@ -5,8 +5,9 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network
 
 import pytest
 
-from jitsu.backends.xen import cmdline, tag
+from jitsu.backends.xen import tag
 from jitsu.host.xen.domain import Kind
+from jitsu.host.xen.guests import cmdline
 from jitsu.model import Epoch, Handoff, Name, NetworkConfig, Service, mac_of
 
 SUBNET = IPv4Network("10.77.0.0/24")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.elf import bzimage, elf64
+from config.elf import bzimage, elf64, xen_note
 from jitsu import config
 from jitsu.config.hypervisor import is_dom0
 from jitsu.errors import ConfigError
@@ -348,6 +348,20 @@ def test_auto_is_xen_where_the_host_controls_it(
     file = tmp_path / "jitsu.toml"
     file.write_text(WWW + (f"backend = '{given}'\n" if given else ""))
     assert config.load(file, dom0=dom0).services[0].backend == backend
+
+
+def test_on_xen_only_linux_suspends(tmp_path: Path) -> None:
+    file = tmp_path / "jitsu.toml"
+    file.write_text(WWW + "stop = 'suspend'\n")
+    (tmp_path / "www.elf").write_bytes(elf64(xen_note(6, data=b"linux") + xen_note()))
+    assert config.load(file, dom0=True).services[0].stop is StopMode.SUSPEND
+    (tmp_path / "www.elf").write_bytes(elf64(xen_note(6, data=b"MirageOS") + xen_note()))
+    with pytest.raises(ConfigError) as caught:
+        config.load(file, dom0=True)
+    line = WWW.count("\n") + 1
+    what = "suspend is asked of the guest, and of those on Xen only Linux can"
+    said = f"{file}:{line}: stop: {what}; use destroy, shutdown or pause"
+    assert caught.value.mistakes == [said]
 
 
 def test_what_jitsu_carries_for_a_backend_comes_first(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ The guest may run before its interface is on the bridge: netback connects it onl
 interface's `hotplug-status` says so, and no frame is lost.
 
 A prepared domain is built, plugged and known to the store; it lacks what depends on the boot.
+One that was suspended comes out of its file rather than an image, and is plugged like any other.
 """
 
 import asyncio
@@ -30,19 +31,18 @@ from jitsu.backends.base import Exit, Watch
 from jitsu.core.handoff import conduit
 from jitsu.core.xenstore.path import home_of
 from jitsu.errors import BootError, HostError
-from jitsu.host.guests import address, address6
 from jitsu.host.links import Links
 from jitsu.host.network import GuestLink, Network
 from jitsu.host.process import Console
-from jitsu.host.xen import domain
+from jitsu.host.xen import domain, migration
 from jitsu.host.xen.console import Consoles
-from jitsu.host.xen.domain import Built, Domain, Kind, Plan
-from jitsu.host.xen.guests import XenGuests
+from jitsu.host.xen.domain import Built, Domain, Kind, Plan, Rings
+from jitsu.host.xen.guests import XenGuests, cmdline
 from jitsu.host.xen.images import Image, Images
 from jitsu.host.xen.libxc import Info, Xen
 from jitsu.host.xen.plug import Plugged, Plugs, nodes_of
 from jitsu.host.xen.store import Connect, HostStore, Write
-from jitsu.model import Config, Epoch, Handoff, NetworkConfig, Service, StopMode
+from jitsu.model import Config, Epoch, Service, StopMode
 
 T = TypeVar("T")
 _END_FIRST, _END_MAX = 0.001, 5.0
@@ -51,7 +51,7 @@ long as somebody maps one of its pages."""
 _GRANT_FRAMES = {Kind.PVH: 4, Kind.PV: 32}
 """512 grants each: an interface's rings take 512, and Linux shares with disks as well."""
 _THREADS = 4
-_POWEROFF, _REBOOT, _CRASH, _WATCHDOG = 0, 1, 3, 4  # xen/sched.h, SHUTDOWN_*
+_POWEROFF, _REBOOT, _SUSPEND, _CRASH, _WATCHDOG = range(5)  # xen/sched.h, SHUTDOWN_*
 _ENDS = {
     _POWEROFF: Exit("the guest has ended", clean=True),
     _REBOOT: Exit("the guest has ended, and wants to start again", clean=True),
@@ -63,24 +63,6 @@ _ENDS = {
 def tag(run: str) -> bytes:
     """Return how the handles of a daemon's domains begin: an heir knows them by that."""
     return hashlib.sha256(b"jitsu domains of " + run.encode()).digest()[:10]
-
-
-def cmdline(service: Service, epoch: Epoch | None, network: NetworkConfig, kind: Kind) -> str:
-    """Return the guest's command line.
-
-    A unikernel that is prepared, of no epoch yet, has no address there either: that it lacks one is
-    why it asks the store, at its beginning, for this and for the hand-over.
-    """
-    words = []
-    if epoch is not None or kind is Kind.PV:
-        words.append(f"ip={address(service, network)}")
-        ip6 = address6(service, network)
-        words += [f"ip6={ip6}"] if ip6 else []
-    if kind is Kind.PVH:
-        words.append("store")
-    if epoch is not None and service.handoff is Handoff.IMPORT:
-        words.append(f"handoff={service.name}/{epoch}")
-    return " ".join([*words, service.cmdline]).rstrip()
 
 
 @dataclass(slots=True)
@@ -102,6 +84,8 @@ class XenInstance:
     console: Console = field(default_factory=Console)
     since: int = 0
     """Where on the console its own words begin."""
+    file: Path | None = None
+    """Where it is to be saved when it suspends."""
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
@@ -115,7 +99,18 @@ class XenInstance:
         if how is not StopMode.SHUTDOWN:
             self.end(Exit("the domain was destroyed", clean=False))
         elif not self.ended.done():
-            self.own(self.backend.ask_to_shut_down(self))
+            self.own(self.backend.ask(self, b"poweroff"))
+
+    def suspend(self, file: Path) -> None:
+        """Ask it to suspend; then it is saved."""
+        self.file = file
+        self.own(self.backend.ask(self, b"suspend"))
+
+    def save(self, file: Path) -> None:
+        """Have it saved, now that it has suspended, if nothing else is being done to it."""
+        if self.settled.is_set() and not self.ended.done():
+            self.settled.clear()
+            self.own(self.backend.save(self, file))
 
     def end(self, exit_: Exit) -> None:
         """Have it buried."""
@@ -233,6 +228,17 @@ class XenBackend:
         self, service: Service, epoch: Epoch, network: Network, watch: Watch
     ) -> XenInstance:
         """Make a domain and let it run; its interface is plugged meanwhile."""
+        return await self._begin(service, epoch, network, watch, None)
+
+    async def resume(
+        self, service: Service, epoch: Epoch, network: Network, watch: Watch, file: Path
+    ) -> XenInstance:
+        """Make a domain of the guest in `file`, and let it run on."""
+        return await self._begin(service, epoch, network, watch, file)
+
+    async def _begin(
+        self, service: Service, epoch: Epoch, network: Network, watch: Watch, file: Path | None
+    ) -> XenInstance:
         image, instance = await self._create(service, epoch)
         instance.epoch = epoch
         watch.stage("created")
@@ -244,10 +250,17 @@ class XenBackend:
             await self._guests.begin(service, epoch, plugged.domid)
 
         async def run() -> None:
-            built, *_ = await _all(self._build(instance, image, watch), tell())
-            await self._introduce(instance, built)
+            filled = (
+                self._build(instance, image, watch)
+                if file is None
+                else self._restore(instance, file, watch)
+            )
+            rings, *_ = await _all(filled, tell())
+            await self._introduce(instance, rings)
             domain.unpause(self._xen, plugged.domid)
             watch.stage("unpaused")
+            if file is not None:
+                await plugs.connected(plugged)  # or what it is sent at once would be lost
 
         async def plug() -> None:
             await told
@@ -274,8 +287,8 @@ class XenBackend:
             await plugs.further(plugged)
 
         async def make() -> None:
-            built, *_ = await _all(self._build(instance, image, None), plug())
-            await self._introduce(instance, built)
+            rings, *_ = await _all(self._build(instance, image, None), plug())
+            await self._introduce(instance, rings)
 
         await self._settle(instance, make())
         return XenPrepared(instance, instance.gone)
@@ -300,11 +313,11 @@ class XenBackend:
         asyncio.get_running_loop().call_soon(self._listen, instance)
         return instance
 
-    async def ask_to_shut_down(self, instance: XenInstance) -> None:
+    async def ask(self, instance: XenInstance, what: bytes) -> None:
         """Ask by the store (xen-command-line's xenstore-paths: control/shutdown)."""
         path = home_of(instance.domain.domid) + b"/control/shutdown"
         with suppress(HostError):  # the summoner's grace ends with the harder way
-            await self._store.write([Write(path, b"poweroff")])
+            await self._store.write([Write(path, what)])
 
     # The steps of a boot.
 
@@ -335,7 +348,7 @@ class XenBackend:
         instance.own(self._bury(instance))
         return image, instance
 
-    async def _build(self, instance: XenInstance, image: Image, watch: Watch | None) -> Built:
+    async def _build(self, instance: XenInstance, image: Image, watch: Watch | None) -> Rings:
         initrd = instance.service.initrd
 
         def work(xen: Xen) -> Built:
@@ -352,11 +365,16 @@ class XenBackend:
         image.data = built.kernel
         if watch is not None:
             watch.stage("built")
-        return built
+        return built.rings
 
-    async def _introduce(self, instance: XenInstance, built: Built) -> None:
+    async def _restore(self, instance: XenInstance, file: Path, watch: Watch) -> Rings:
+        rings = await self.call(migration.restore, instance.domain, file)
+        watch.stage("built")
+        return rings
+
+    async def _introduce(self, instance: XenInstance, rings: Rings) -> None:
         made = instance.domain
-        await self._store.introduce(made.domid, built.rings.store, made.store_port)
+        await self._store.introduce(made.domid, rings.store, made.store_port)
 
     async def _settle(self, instance: XenInstance, *works: Coroutine[Any, Any, None]) -> None:
         """Do all of `works`; where one fails there is no domain. Raises BootError."""
@@ -393,10 +411,24 @@ class XenBackend:
             info = there.get(domid)
             if info is None or info.dying:
                 instance.end(Exit("somebody has destroyed the domain", clean=False))
+            elif info.shutdown and instance.file is not None and info.reason == _SUSPEND:
+                instance.save(instance.file)
             elif info.shutdown:
                 instance.end(_end_of(info))
         if self._owed:
             self._paying = asyncio.get_running_loop().create_task(self._pay())
+
+    async def save(self, instance: XenInstance, file: Path) -> None:
+        """Write a guest that has suspended to its file; then its domain is ended."""
+        try:
+            await self.call(migration.save, instance.domain.domid, file)
+            if instance.ended.done():  # it was stopped meanwhile, and is not to be there
+                await asyncio.to_thread(file.unlink)
+            instance.end(Exit("the guest was suspended", clean=True, saved=True))
+        except (HostError, OSError) as error:
+            instance.end(Exit(f"the guest cannot be saved: {error}", clean=False))
+        finally:
+            instance.settled.set()
 
     async def _bury(self, instance: XenInstance) -> None:
         exit_ = await instance.ended

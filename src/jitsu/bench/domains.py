@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from jitsu import store
-from jitsu.backends.xen import XenBackend, XenInstance, cmdline
+from jitsu.backends.xen import XenBackend, XenInstance
 from jitsu.config import load
 from jitsu.core.xenstore.path import home_of
 from jitsu.errors import HostError
@@ -28,7 +28,8 @@ from jitsu.host.link import KernelNetwork, kernel_network
 from jitsu.host.log import logger
 from jitsu.host.network import Network
 from jitsu.host.xen import domain
-from jitsu.host.xen.domain import Built, Domain, Kind, Plan
+from jitsu.host.xen.domain import Domain, Kind, Plan, Rings
+from jitsu.host.xen.guests import cmdline
 from jitsu.host.xen.images import Images
 from jitsu.host.xen.libxc import Xen
 from jitsu.host.xen.store import DOM0_SOCKET, Write
@@ -143,10 +144,10 @@ class Toolstack(XenBackend):
         plugged = instance.plugged
 
         async def run() -> None:
-            built = await self._build(instance, image, watch)
+            rings = await self._build(instance, image, watch)
             await self._plugs.publish(plugged, instance.plan)
             await self._guests.begin(service, epoch, plugged.domid)
-            await self._introduce(instance, built)
+            await self._introduce(instance, rings)
             await self._plugs.adopt(plugged, network)
             await self._plugs.connect(plugged, watch.on_frame)
             watch.stage("connected")
@@ -174,23 +175,23 @@ class Toolstack(XenBackend):
         """Wait until a domain that was destroyed is no more. Raises HostError."""
         await self._vanished(domid)
 
-    async def _introduce(self, instance: XenInstance, built: Built) -> None:
+    async def _introduce(self, instance: XenInstance, rings: Rings) -> None:
         if self.console_wanted:
-            await self._store.write(_console(instance.domain, built))
-        await super()._introduce(instance, built)
+            await self._store.write(_console(instance.domain, rings))
+        await super()._introduce(instance, rings)
 
     def _listen(self, instance: XenInstance) -> None:
         if not self.console_wanted:
             super()._listen(instance)
 
 
-def _console(made: Domain, built: Built) -> Iterator[Write]:
+def _console(made: Domain, rings: Rings) -> Iterator[Write]:
     """Yield what has xenconsoled serve a domain's console, which ours serves by itself."""
     top = home_of(made.domid) + b"/console"
     yield Write(top + b"/type", b"xenconsoled")
     yield Write(top + b"/output", b"pty")
     yield Write(top + b"/limit", b"1048576")
-    yield Write(top + b"/ring-ref", b"%d" % built.rings.console)
+    yield Write(top + b"/ring-ref", b"%d" % rings.console)
     yield Write(top + b"/port", b"%d" % made.console_port)
 
 

@@ -27,7 +27,7 @@ ABILITIES = {
         (*_ENDS, StopMode.PAUSE), ("frame", "tcp:PORT", "delay:SECONDS", "key:PATH"), warm=True
     ),
     "xen": Abilities(
-        (*_ENDS, StopMode.PAUSE),
+        (*_ENDS, StopMode.PAUSE, StopMode.SUSPEND),
         ("frame", "tcp:PORT", "delay:SECONDS", "key:PATH"),
         warm=True,
         disks=True,

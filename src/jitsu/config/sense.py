@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 from jitsu.config import abilities, devices
-from jitsu.config.image import ImageError, ImageKind, image_kind, image_terms
+from jitsu.config.image import ImageError, ImageKind, image_is_linux, image_kind, image_terms
 from jitsu.config.lines import Location
 from jitsu.config.shape import FileShape, ServiceShape
 from jitsu.core.xenstore.errors import StoreError
@@ -337,6 +337,9 @@ class Sense:
             if kind is ImageKind.PVH and asked is StopMode.SHUTDOWN and backend != "xen":
                 what = "stop: shutdown presses a power button, which a PVH image has not"
                 self._blame(("service", i, "stop"), f"{what}; use destroy")
+            if asked is StopMode.SUSPEND and backend == "xen" and not image_is_linux(path):
+                what = "stop: suspend is asked of the guest, and of those on Xen only Linux can"
+                self._blame(("service", i, "stop"), f"{what}; use destroy, shutdown or pause")
         except (ImageError, OSError) as error:
             said = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else error
             what = f"image: {path} {said}; give a PVH ELF or a Linux bzImage"

@@ -13,6 +13,7 @@ from jitsu.core.xenstore.path import home_of, locate
 from jitsu.errors import HostError
 from jitsu.host.guests import Listener, address, address6
 from jitsu.host.network import GuestLink
+from jitsu.host.xen.domain import Kind
 from jitsu.host.xen.store import Change, HostStore, Remove, Write
 from jitsu.model import Epoch, Handoff, Name, NetworkConfig, ReadyOnKey, Service
 
@@ -22,6 +23,24 @@ def addresses(service: Service, network: NetworkConfig, domid: int) -> Iterator[
     yield Write(home_of(domid) + b"/ip", address(service, network).encode())
     if ip6 := address6(service, network):
         yield Write(home_of(domid) + b"/ip6", ip6.encode())
+
+
+def cmdline(service: Service, epoch: Epoch | None, network: NetworkConfig, kind: Kind) -> str:
+    """Return the guest's command line.
+
+    A unikernel that is prepared, of no epoch yet, has no address there either: that it lacks one is
+    why it asks the store, at its beginning, for this and for the hand-over.
+    """
+    words = []
+    if epoch is not None or kind is Kind.PV:
+        words.append(f"ip={address(service, network)}")
+        ip6 = address6(service, network)
+        words += [f"ip6={ip6}"] if ip6 else []
+    if kind is Kind.PVH:
+        words.append("store")
+    if epoch is not None and service.handoff is Handoff.IMPORT:
+        words.append(f"handoff={service.name}/{epoch}")
+    return " ".join([*words, service.cmdline]).rstrip()
 
 
 def beginning(service: Service, epoch: Epoch, domid: int) -> Iterator[Change]:

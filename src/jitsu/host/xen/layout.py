@@ -174,6 +174,34 @@ class DomImage(c.Structure):
     )
 
 
+class SaveCallbacks(c.Structure):
+    """`struct save_callbacks` (xenguest.h): what is asked of the caller while a domain is saved."""
+
+    _fields_ = (
+        ("suspend", _pointer),
+        ("precopy_policy", _pointer),
+        ("postcopy", _pointer),
+        ("checkpoint", _pointer),
+        ("wait_checkpoint", _pointer),
+        ("switch_qemu_logdirty", _pointer),
+        ("data", _pointer),
+    )
+
+
+class RestoreCallbacks(c.Structure):
+    """`struct restore_callbacks` (xenguest.h): the same while one is restored."""
+
+    _fields_ = (
+        ("static_data_done", _pointer),
+        ("suspend", _pointer),
+        ("postcopy", _pointer),
+        ("checkpoint", _pointer),
+        ("wait_checkpoint", _pointer),
+        ("restore_results", _pointer),
+        ("data", _pointer),
+    )
+
+
 C_NAMES = {
     ArchDomainConfig: "struct xen_arch_domainconfig",
     CreateDomain: "struct xen_domctl_createdomain",
@@ -184,5 +212,7 @@ C_NAMES = {
     FirmwareModule: "struct xc_hvm_firmware_module",
     E820Entry: "struct e820entry",
     DomImage: "struct xc_dom_image",
+    SaveCallbacks: "struct save_callbacks",
+    RestoreCallbacks: "struct restore_callbacks",
 }
 """What the headers call each of them."""

@@ -10,7 +10,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from jitsu.errors import HostError
-from jitsu.host.xen.layout import CreateDomain, DomainInfo, DomImage, E820Entry, LastError
+from jitsu.host.xen.layout import (
+    CreateDomain,
+    DomainInfo,
+    DomImage,
+    E820Entry,
+    LastError,
+    RestoreCallbacks,
+    SaveCallbacks,
+)
 
 VERSION = "4.17"
 """Of the libraries: their structures are of this version (`layout`), and no other."""
@@ -49,6 +57,14 @@ _GUEST: dict[str, tuple[object, ...]] = {
     "xc_dom_build_image": (_image,),
     "xc_dom_boot_image": (_image,),
     "xc_dom_gnttab_init": (_image,),
+    "xc_domain_save": (
+        *(_handle, c.c_int, _domid, c.c_uint32),
+        *(c.POINTER(SaveCallbacks), c.c_int, c.c_int),
+    ),
+    "xc_domain_restore": (
+        *(_handle, c.c_int, _domid, c.c_uint, c.POINTER(c.c_ulong), _domid),
+        *(c.c_uint, c.POINTER(c.c_ulong), _domid, c.c_int, c.POINTER(RestoreCallbacks), c.c_int),
+    ),
 }
 
 
@@ -106,6 +122,11 @@ class Xen:
         policy = self._guest.xc_cpuid_apply_policy
         result = policy(self.handle, domid, False, None, 0, True, False, False, None, None)
         self._checked("xc_cpuid_apply_policy", result)
+
+    def stream(self, name: str, *arguments: object) -> None:
+        """Save or restore a domain. Raises HostError with the library's reason."""
+        self._ctrl.xc_clear_last_error(self.handle)
+        self._checked(name, getattr(self._guest, name)(self.handle, *arguments))
 
     def allocate(self, cmdline: bytes) -> "c._Pointer[DomImage]":
         """Begin to build a domain. Raises HostError."""

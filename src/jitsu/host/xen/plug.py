@@ -26,6 +26,8 @@ from jitsu.model import Disk, Name, NetworkConfig, Service, mac_of
 
 _PATIENCE = 10.0
 """Seconds for dom0's drivers to make a device, or remove it: milliseconds on a host at rest."""
+_GUEST_PATIENCE = 30.0
+"""Seconds for a guest that was suspended to be back at its interface."""
 
 
 @dataclass(slots=True)
@@ -72,6 +74,16 @@ class Plugs:
         assert plugged.link is not None, "it was adopted"
         await plugged.link.join(on_frame)
         await self._tell_connected(plugged, 0)
+
+    async def connected(self, plugged: Plugged) -> None:
+        """Wait until the guest is connected to its first interface."""
+        end = devices.backend(b"vif", plugged.domid, 0)
+        try:
+            async with asyncio.timeout(_GUEST_PATIENCE):
+                await self._store.until(end + b"/state", devices.CONNECTED)
+        except TimeoutError as error:
+            what = "the guest has not connected to its interface"
+            raise HostError(f"{what} within {_GUEST_PATIENCE:.0f} s") from error
 
     async def further(self, plugged: Plugged) -> None:
         """Plug what else the service has: interfaces on other bridges, and disks."""
