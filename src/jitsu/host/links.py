@@ -80,6 +80,8 @@ class Links:
             except OSError:  # ENOBUFS: the kernel had more to tell than there was room for
                 self._look()
                 return
+            if not self._there and not self._gone:
+                continue  # who waits later looks first
             for kind, index, name in links(data):
                 if kind == _RTM_DELLINK:
                     self._vanish(index)

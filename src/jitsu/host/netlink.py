@@ -11,6 +11,7 @@ a thread, never on the event loop.
 import os
 import socket
 import struct
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
 from pyroute2.netlink.rtnl import (
@@ -45,6 +46,11 @@ _NTF_MASTER, _NTF_STICKY = 0x04, 0x40
 _CLSACT_HANDLE = 0xFFFF0000
 _ETH_P_ALL = 3
 _DIRECT_ACTION = 1  # TCA_BPF_FLAG_ACT_DIRECT: the program's verdict is what is done
+_INDEX, _INDEX_AT = struct.Struct("=i"), 20
+"""Where ifinfmsg and ndmsg (rtnetlink(7)) have the link's index, after the header of 16 bytes."""
+_KEPT = 1024
+"""Messages that are kept as they are encoded but for the index: each boot of a service wants the
+same two, and pyroute2 takes longer to encode them than the kernel to obey."""
 INGRESS, EGRESS = 0xFFFFFFF2, 0xFFFFFFF3
 """The two ends of a hook: what comes from a link, and what goes to it."""
 
@@ -54,8 +60,12 @@ def join(index: int, bridge: int, name: str) -> bytes:
 
     It gets no IPv6 address of its own, so that the host never speaks on it.
     """
+    return _of(index, _join(bridge, name))
+
+
+@lru_cache(_KEPT)
+def _join(bridge: int, name: str) -> bytes:
     message = ifinfmsg()
-    message["index"] = index
     message["flags"] = message["change"] = _IFF_UP
     mode = {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", _ADDR_GEN_MODE_NONE)]}
     message["attrs"] = [
@@ -129,13 +139,22 @@ def _family(address: IPv4Address | IPv6Address) -> int:
 
 def own(mac: Mac, index: int) -> bytes:
     """Encode: frames for `mac` leave the bridge by port `index`, whoever sends frames from it."""
+    return _of(index, _own(mac))
+
+
+@lru_cache(_KEPT)
+def _own(mac: Mac) -> bytes:
     message = ndmsg()
     message["family"] = socket.AF_BRIDGE
-    message["ifindex"] = index
     message["state"] = _NUD_NOARP
     message["flags"] = _NTF_MASTER | _NTF_STICKY
     message["attrs"] = [("NDA_LLADDR", mac.hex(":"))]
     return _encoded(message, RTM_NEWNEIGH, _NLM_F_CREATE | _NLM_F_REPLACE)
+
+
+def _of(index: int, message: bytes) -> bytes:
+    """Return a message about links, or neighbours, for link `index`."""
+    return message[:_INDEX_AT] + _INDEX.pack(index) + message[_INDEX_AT + _INDEX.size :]
 
 
 def hook(index: int) -> bytes:
