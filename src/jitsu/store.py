@@ -18,7 +18,6 @@ from jitsu.core.xenstore.errors import StoreError
 from jitsu.errors import ControlError, ProtocolError, WireError
 from jitsu.wire.xenstore import ERRORS, PAYLOAD_MAX, Message, Messages, Op, encode, join, strings
 
-_CHUNK = 64 << 10
 _REQUEST_MAX = (1 << 32) - 1
 
 T = TypeVar("T")
@@ -257,30 +256,46 @@ class Client(Requests):
 @asynccontextmanager
 async def connect(path: Path) -> AsyncIterator[Client]:
     """Connect to the daemon at a socket. Raises ControlError if none answers."""
+    loop = asyncio.get_running_loop()
     try:
-        reader, writer = await asyncio.open_unix_connection(path)
+        transport, connection = await loop.create_unix_connection(_Connection, str(path))
     except OSError as error:
         raise ControlError(
             f"no XenStore answers at {path}: {error.strerror}; start one, or name its socket"
         ) from error
-    client = Client(writer.write)
-    listening = asyncio.create_task(_listen(client, reader))
     try:
-        yield client
+        yield connection.client
     finally:
-        listening.cancel()
-        writer.close()
-        with suppress(asyncio.CancelledError):
-            await listening
+        connection.lose("the client is closed")
+        transport.abort()  # nobody waits for what has not been sent
+        await connection.closed
 
 
-async def _listen(client: Client, reader: asyncio.StreamReader) -> None:
-    """Take replies and events until the store goes away."""
-    reason = "the store has closed the connection"
-    try:
-        while data := await reader.read(_CHUNK):
-            client.take(data)
-    except (OSError, ProtocolError) as error:
-        reason = f"the store does not speak its protocol: {error}"
-    finally:
-        client.lose(reason)
+class _Connection(asyncio.Protocol):
+    """A client's socket. What comes is taken at once: no task has to wake up for it."""
+
+    client: Client
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Be a client."""
+        self._transport = cast(asyncio.WriteTransport, transport)
+        self.client = Client(self._transport.write)
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def data_received(self, data: bytes) -> None:
+        """Take replies and events."""
+        try:
+            self.client.take(data)
+        except ProtocolError as error:
+            self.lose(f"the store does not speak its protocol: {error}")
+            self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Have it known."""
+        self.lose("the store has closed the connection")
+        self.closed.set_result(None)
+
+    def lose(self, reason: str) -> None:
+        """Say why it is over, unless it has been said."""
+        if not self.client.lost.done():
+            self.client.lose(reason)
