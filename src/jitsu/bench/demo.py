@@ -45,6 +45,8 @@ WITH, WITHOUT = "www", "plain"
 ADDRESS_WITH, ADDRESS_WITHOUT = "10.77.0.10", "10.77.0.11"
 PATIENCE = 10.0
 """Seconds until a request that is not answered is a failure."""
+_START_PATIENCE = 60.0
+"""Seconds until the daemon serves: Python loads slowly on a host that is busy."""
 _PAUSE = 0.005
 """Seconds between two looks at what nothing tells us of."""
 
@@ -256,7 +258,7 @@ def daemon(config: Path, run: Path) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=output)
     try:
-        _await(lambda: _answers(run) or process.poll() is not None)
+        _await(lambda: _answers(run) or process.poll() is not None, within=_START_PATIENCE)
         if process.poll() is not None:
             said = log.read_text().strip().removeprefix("jitsu: ")
             raise HostError(f"`jitsu serve` failed: {said}")
@@ -319,11 +321,11 @@ def _resolve(name: str) -> IPv4Address:
     return IPv4Address(addresses[0])
 
 
-def _await(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
+def _await(condition: Callable[[], bool], within: float = PATIENCE) -> None:
+    deadline = time.monotonic() + within
     while not condition():
         if time.monotonic() > deadline:
-            raise HostError(f"nothing happened within {PATIENCE:g} s")
+            raise HostError(f"nothing happened within {within:g} s")
         os.sched_yield()
         time.sleep(0.0005)
 
