@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 IMAGE := src/jitsu/images/hello.elf
 SEED ?= 1
 
-.PHONY: demo test xen-test xen-shell xen-bench check fmt sim setup image lock clean
+.PHONY: demo test xen-test xen-shell xen-bench check fmt sim setup image hostile lock clean
 
 demo: setup            ## the main job, for real: a DNS query boots a VM that answers the request
 	$(BIN)/jitsu demo
@@ -35,7 +35,7 @@ fmt: $(VENV)/.stamp
 sim: $(VENV)/.stamp    ## replay one simulated world: make sim SEED=123
 	$(BIN)/pytest -q tests/sim --seed $(SEED)
 
-setup: packages $(VENV)/.stamp image
+setup: packages $(VENV)/.stamp image hostile
 
 packages:              ## Debian packages, where something of them is missing
 	@./scripts/packages
@@ -48,6 +48,9 @@ $(VENV)/.stamp: requirements.lock pyproject.toml scripts/venv
 image:                 ## what the wheel carries: the guest, and the kernel's part of splicing
 	@$(MAKE) -s -C unikernel
 	@$(MAKE) -s -C bpf
+
+hostile:               ## a guest that means harm, for tests
+	@$(MAKE) -s -C unikernel hostile
 
 lock:                  ## after a change of dependencies in pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --group dev --universal --generate-hashes \

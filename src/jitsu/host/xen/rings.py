@@ -31,8 +31,6 @@ from jitsu.host.xenstored import Xenstored
 
 STORE_REF = 1
 """The grant of its store page that each domain is born with (GNTTAB_RESERVED_XENSTORE)."""
-ROUNDS = 8
-"""Rounds that one ring may have before others are served."""
 _LOG_PAUSE = 1.0
 
 Present = Callable[[], Mapping[int, bool]]
@@ -92,16 +90,19 @@ class RingClient:
             self._due = asyncio.get_running_loop().call_soon(self.work)
 
     def work(self) -> None:
-        """Serve what has come, and send what there is room for."""
+        """Serve what has come, and send what there is room for.
+
+        One round, then it is others' turn: beside a guest that never pauses, a boot waits for as
+        much before each of its 25 requests.
+        """
         if self._due is not None:
             self._due.cancel()
             self._due = None
         self._working = True
         try:
-            for _ in range(ROUNDS):
-                if not self._round():
-                    return
-                self._rings.channels.notify(self.port)
+            if not self._round():
+                return
+            self._rings.channels.notify(self.port)
         except WireError as error:
             self._fail(INDICES, error)
         except ProtocolError as error:
