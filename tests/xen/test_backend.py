@@ -1,6 +1,7 @@
 """Our toolstack on a real Xen: the contract, and what happens when something is wrong."""
 
 import asyncio
+import gc
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -328,3 +329,29 @@ def test_linux_with_a_disk_and_two_interfaces(tmp_path: Path) -> None:
             asyncio.run(main(network))
     finally:
         subprocess.run(["ip", "link", "delete", "jtest1"], check=True)
+
+
+def timers() -> int:
+    """Return how many timers event loops have."""
+    return sum(isinstance(one, asyncio.TimerHandle) for one in gc.get_objects())
+
+
+def test_a_console_that_never_ends_is_read_at_its_rate_however_often_it_calls(
+    tmp_path: Path,
+) -> None:
+    image = Path(__file__).parent / "hostile.elf"
+    evil = replace(WWW, image=str(image), cmdline="hostile=console-flood")
+
+    async def main(network: KernelNetwork) -> None:
+        async with dom0.backend(tmp_path, evil) as (backend, _):
+            before = timers()
+            instance = await backend.boot(evil, Epoch(1), network, dom0.Seen())
+            async with asyncio.timeout(dom0.PATIENCE):
+                while instance.console.written < 64 << 10:  # noqa: ASYNC110  (Xen tells no event)
+                    await asyncio.sleep(0.01)
+            # One for the next reading; the others are of this test.
+            assert timers() - before <= 4
+
+    with dom0.network(evil) as network:
+        asyncio.run(main(network))
+    assert dom0.left() == []

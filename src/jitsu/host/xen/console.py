@@ -50,6 +50,10 @@ class _Attached:
     port: int
     pages: SharedPages
     write: Write
+    resting: bool = False
+    """It has written, and is not read again before its time: events do not hasten that."""
+    masked: bool = False
+    """It has called meanwhile, and cannot again: so one that does nothing else costs us nothing."""
 
 
 class Consoles:
@@ -95,18 +99,33 @@ class Consoles:
             return
         self._take(found)
         del self._attached[found.port]
-        self._channels.unbind(found.port)
-        found.pages.close()
+        try:
+            self._channels.unbind(found.port)
+        finally:
+            found.pages.close()
 
     def _fired(self) -> None:
-        for port in self._channels.fired():
-            self._read(port)
+        for port in self._channels.taken():
+            one = self._attached.get(port)
+            if one is not None and one.resting:
+                one.masked = True
+            else:
+                self._channels.unmask([port])
+                self._read(port, called=True)
 
-    def _read(self, port: int) -> None:
-        """Read, and tell the guest that there is room, after a while where it writes a lot."""
-        if (one := self._attached.get(port)) is not None and (count := self._take(one)):
+    def _read(self, port: int, *, called: bool = False) -> None:
+        """Read, and tell the guest that there is room, after a while where it writes a lot.
+
+        One that has `called` rests in any case, be there nothing to read, or nonsense.
+        """
+        one = self._attached.get(port)
+        if one is None or one.resting:
+            return
+        count = self._take(one)
+        if count or called:
+            one.resting = True
             loop = asyncio.get_running_loop()
-            loop.call_later(count / _RATE_MAX, self._go_on, one)
+            loop.call_later((count or _OUT_SIZE) / _RATE_MAX, self._go_on, one)
 
     def _take(self, one: _Attached) -> int:
         with memoryview(one.pages.memory) as page:
@@ -116,6 +135,10 @@ class Consoles:
         return len(data)
 
     def _go_on(self, one: _Attached) -> None:
+        one.resting = False
         if self._attached.get(one.port) is one:
+            if one.masked:
+                one.masked = False
+                self._channels.unmask([one.port])
             self._channels.notify(one.port)
             self._read(one.port)

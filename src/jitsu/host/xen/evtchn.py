@@ -6,6 +6,7 @@ is about then misses nothing: what happens after the look fires again.
 
 import os
 import struct
+from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -74,6 +75,12 @@ class EventChannels:
 
     def fired(self) -> list[int]:
         """Return ports that have fired, and unmask them; none does not block."""
+        ports = self.taken()
+        self.unmask(ports)
+        return ports
+
+    def taken(self) -> list[int]:
+        """Return ports that have fired; they do not again until they are unmasked."""
         try:
             data = os.read(self._fd, _BATCH * _PORT.size)
         except BlockingIOError:
@@ -82,9 +89,12 @@ class EventChannels:
             OSError
         ) as error:  # EFBIG: the kernel has lost some; only more ports than it can count
             raise HostError(f"/dev/xen/evtchn: {error.strerror}") from error
-        with suppress(OSError):  # it has been closed meanwhile
-            os.write(self._fd, data)
         return [port for (port,) in _PORT.iter_unpack(data)]
+
+    def unmask(self, ports: Sequence[int]) -> None:
+        """Let ports fire again."""
+        with suppress(OSError):  # one has been closed meanwhile
+            os.write(self._fd, b"".join(map(_PORT.pack, ports)))
 
     def close(self) -> None:
         """Close all ports."""
