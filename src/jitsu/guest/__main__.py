@@ -7,6 +7,7 @@ import json
 import os
 import pwd
 import resource
+import select
 import signal
 import socket
 import struct
@@ -74,6 +75,11 @@ def _await(orders: socket.socket) -> list[str]:
     data, namespaces, _, _ = socket.recv_fds(orders, _ORDER_BYTES_MAX, 1)
     if not namespaces:
         sys.exit(0)  # the daemon has gone, or needs us no more
+    # Killed before we were to die with it, it has left us an order, and nobody who knows of us.
+    hung_up = select.poll()
+    hung_up.register(orders, 0)
+    if hung_up.poll(0):
+        sys.exit(0)
     _call("setns", namespaces[0], _CLONE_NEWNET)
     os.close(namespaces[0])
     argv: list[str] = json.loads(data)

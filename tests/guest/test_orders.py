@@ -1,0 +1,34 @@
+"""What a launcher does with its order."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [
+    pytest.mark.host,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_an_order_of_a_daemon_that_has_gone_is_not_followed(tmp_path: Path, killed: bool) -> None:
+    done = tmp_path / "done"
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    network = os.open("/proc/self/ns/net", os.O_RDONLY)
+    words = ["--interface", "lo", "--handoff", "", "--", "/usr/bin/touch", str(done)]
+    try:
+        with ours, theirs:
+            socket.send_fds(ours, [json.dumps(words).encode()], [network])
+            if killed:
+                ours.close()
+            command = [sys.executable, "-I", "-m", "jitsu.guest", "--order", str(theirs.fileno())]
+            ended = subprocess.run(command, pass_fds=[theirs.fileno()], capture_output=True)
+    finally:
+        os.close(network)
+    assert ended.returncode == 0, ended.stderr
+    assert done.exists() is not killed
