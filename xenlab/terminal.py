@@ -2,7 +2,6 @@
 
 import os
 import select
-import shutil
 import socket
 import termios
 import tty
@@ -19,7 +18,11 @@ _CHUNK = 65536
 
 def job(tree: str) -> str:
     """Return the job that is a shell on the lab's terminal."""
-    columns, rows = shutil.get_terminal_size()
+    # The terminal's own word: in the environment may be what a program with readline has set.
+    try:
+        columns, rows = os.get_terminal_size(0)
+    except OSError:
+        columns, rows = 80, 24
     greeting = GREETING.format(tree=tree).replace("\n", "\\r\\n").replace("'", "")
     return f"""cd "$JITSU_TREE"
 export TERM={os.environ.get("TERM", "dumb")} PS1='dom0:\\w# '
