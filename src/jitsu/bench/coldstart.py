@@ -107,13 +107,12 @@ class _Backend:
 
     floor: Callable[[Demo], float]
     modes: tuple[_Mode, ...]
-    rest: float = 0.0
-    """Seconds before each start: until what the last one had is gone."""
 
     def round(self, world: Demo, number: int) -> None:
+        time.sleep(_REST)
         floor = self.floor(world)
         for mode in self.modes[number % 2 :] + self.modes[: number % 2]:
-            time.sleep(self.rest)
+            time.sleep(_REST)
             mode.run(world, floor)
 
 
@@ -162,7 +161,6 @@ def _process(folder: Path) -> _Backend:
             _Mode("splice, process", offer("program-splice", 24, f'{probed}"splice"'), True),
             _Mode("replay, process", offer("program-replay", 25, f'{probed}"replay"'), False),
         ),
-        rest=_REST,
     )
 
 
