@@ -324,6 +324,11 @@ def bystander(*words: str) -> Iterator[subprocess.Popen[bytes]]:
     command = [*shell("read something"), *words]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as child:
         try:
+            # The kernel says that it runs the program a moment before it shows its words.
+            deadline = time.monotonic() + PATIENCE
+            while not Path(f"/proc/{child.pid}/cmdline").read_bytes():
+                assert time.monotonic() < deadline
+                time.sleep(0.001)
             yield child
         finally:
             child.kill()
