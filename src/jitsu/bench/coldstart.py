@@ -36,7 +36,8 @@ CONNECT_WANTED = 1.5
 FIRST_BYTE_WANTED = 2.0
 """Milliseconds beyond the floor."""
 _REST = 0.15
-"""Seconds that the kernel may take to remove a network namespace; others wait for it meanwhile."""
+"""Seconds before each start, a floor's too: until the namespace of the last one is gone, for which
+others wait, and the launchers of programs that are made after a boot have loaded Python."""
 
 
 @dataclass(slots=True)
