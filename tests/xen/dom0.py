@@ -4,7 +4,6 @@ import asyncio
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -17,7 +16,6 @@ from jitsu import config, store
 from jitsu.backends.xen import XenBackend
 from jitsu.host.bridge import bridge
 from jitsu.host.link import KernelNetwork, kernel_network
-from jitsu.host.network import FrameHandler
 from jitsu.host.xen.guests import XenGuests
 from jitsu.host.xen.libxc import Xen
 from jitsu.host.xen.store import DOM0_SOCKET, Connect
@@ -80,21 +78,6 @@ def domains() -> list[int]:
 
 def _said(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout
-
-
-@dataclass(slots=True)
-class Seen:
-    """A watch that keeps what it is told."""
-
-    stages: list[str] = field(default_factory=list)
-    framed: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def stage(self, name: str) -> None:
-        self.stages.append(name)
-
-    @property
-    def on_frame(self) -> FrameHandler:
-        return lambda _: self.framed.set()
 
 
 @contextmanager

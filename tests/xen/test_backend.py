@@ -22,6 +22,7 @@ from jitsu.testing import backend_contract
 from jitsu.testing.backend_contract import (
     Case,
     Fate,
+    Seen,
     check_cannot_start,
     check_death,
     check_life,
@@ -68,7 +69,7 @@ def refused(tmp_path: Path, service: Service) -> str:
     async def main(network: KernelNetwork) -> str:
         async with dom0.backend(tmp_path, service) as (backend, _):
             with pytest.raises(BootError) as caught:
-                await backend.boot(service, Epoch(1), network, dom0.Seen())
+                await backend.boot(service, Epoch(1), network, Seen())
             assert dom0.left() == []
             return str(caught.value)
 
@@ -127,7 +128,7 @@ def test_more_memory_than_xen_has(tmp_path: Path) -> None:
 def test_a_domain_that_somebody_destroys(tmp_path: Path) -> None:
     async def main(network: KernelNetwork) -> None:
         async with dom0.backend(tmp_path, WWW) as (backend, _):
-            instance = await backend.boot(WWW, Epoch(1), network, dom0.Seen())
+            instance = await backend.boot(WWW, Epoch(1), network, Seen())
             await backend.call(domain.destroy, instance.domain.domid)
             async with asyncio.timeout(dom0.PATIENCE):
                 gone = await instance.gone
@@ -144,7 +145,7 @@ def test_what_a_killed_daemon_has_left_is_ended_by_its_heir_and_nobody_elses(
 ) -> None:
     async def main(network: KernelNetwork) -> None:
         async with dom0.backend(tmp_path / "other", WWW) as (other, _):
-            kept = await other.boot(WWW, Epoch(1), network, dom0.Seen())
+            kept = await other.boot(WWW, Epoch(1), network, Seen())
             left = domain.Plan(tag(str(tmp_path)) + bytes(6), domain.Kind.PVH, 16 << 20, b"")
             orphan = await other.call(domain.create, left)
             async with dom0.backend(tmp_path, WWW) as (heir, _):
@@ -162,7 +163,7 @@ def test_a_prepared_domain_boots_when_it_is_asked_to(tmp_path: Path) -> None:
     async def main(network: KernelNetwork) -> None:
         async with dom0.backend(tmp_path, WWW) as (backend, _):
             first = await backend.prepare(WWW, network)
-            seen = dom0.Seen()
+            seen = Seen()
             instance = await first.boot(Epoch(1), seen)
             spare = await backend.prepare(WWW, network)
             async with asyncio.timeout(dom0.PATIENCE):
@@ -175,7 +176,7 @@ def test_a_prepared_domain_boots_when_it_is_asked_to(tmp_path: Path) -> None:
             await spare.gone
             assert dom0.left() == []
             with pytest.raises(BootError, match="has gone"):
-                await spare.boot(Epoch(2), dom0.Seen())
+                await spare.boot(Epoch(2), Seen())
 
     with dom0.network(WWW) as network:
         asyncio.run(main(network))
@@ -186,7 +187,7 @@ def test_a_domain_that_dies_while_it_is_built(tmp_path: Path) -> None:
         async with dom0.backend(tmp_path, WWW) as (backend, _):
             before = {info.domid for info in await backend.call(lambda xen: [*xen.domains()])}
 
-            class Killer(dom0.Seen):
+            class Killer(Seen):
                 """Destroys the domain as soon as there is one."""
 
                 def stage(self, name: str) -> None:
@@ -200,7 +201,7 @@ def test_a_domain_that_dies_while_it_is_built(tmp_path: Path) -> None:
             with pytest.raises(BootError):
                 await backend.boot(WWW, Epoch(1), network, Killer())
             assert dom0.left() == []
-            instance = await backend.boot(WWW, Epoch(2), network, dom0.Seen())
+            instance = await backend.boot(WWW, Epoch(2), network, Seen())
             instance.stop(StopMode.DESTROY)
             await instance.gone
 
@@ -223,17 +224,17 @@ def test_a_store_that_has_gone_and_is_back(tmp_path: Path) -> None:
         async with dom0.Detour(tmp_path / "socket") as detour:
             connect = partial(store.connect, detour.path)
             async with dom0.backend(tmp_path, WWW, connect=connect) as (backend, _):
-                instance = await backend.boot(WWW, Epoch(1), network, dom0.Seen())
+                instance = await backend.boot(WWW, Epoch(1), network, Seen())
                 await detour.close()
                 with pytest.raises(BootError, match="XenStore"):
-                    await backend.boot(WWW, Epoch(2), network, dom0.Seen())
+                    await backend.boot(WWW, Epoch(2), network, Seen())
                 instance.stop(StopMode.DESTROY)
                 await instance.gone
                 await detour.open()
                 async with asyncio.timeout(dom0.PATIENCE):
                     while dom0.left():  # noqa: ASYNC110  (dom0 and Xen are no part of this loop)
                         await asyncio.sleep(0.1)
-                instance = await backend.boot(WWW, Epoch(3), network, dom0.Seen())
+                instance = await backend.boot(WWW, Epoch(3), network, Seen())
                 instance.stop(StopMode.DESTROY)
                 await instance.gone
                 assert dom0.left() == []
@@ -264,7 +265,7 @@ def test_what_a_dead_guest_is_owed_is_not_taken_from_the_next(tmp_path: Path) ->
         async with dom0.Detour(tmp_path / "socket") as detour:
             connect = partial(store.connect, detour.path)
             async with dom0.backend(tmp_path, WWW, connect=connect) as (backend, _):
-                first = await backend.boot(WWW, Epoch(1), network, dom0.Seen())
+                first = await backend.boot(WWW, Epoch(1), network, Seen())
                 await detour.close()
                 first.stop(StopMode.DESTROY)
                 await first.gone
@@ -272,7 +273,7 @@ def test_what_a_dead_guest_is_owed_is_not_taken_from_the_next(tmp_path: Path) ->
                 second = None
                 while second is None:
                     with suppress(BootError):
-                        second = await backend.boot(WWW, Epoch(2), network, dom0.Seen())
+                        second = await backend.boot(WWW, Epoch(2), network, Seen())
                 home = f"/local/domain/{first.domain.domid}"
                 while any(line.startswith(home) for line in dom0.left()):  # noqa: ASYNC110
                     await asyncio.sleep(0)
@@ -306,7 +307,7 @@ def test_linux_with_a_disk_and_two_interfaces(tmp_path: Path) -> None:
 
     async def main(network: KernelNetwork) -> None:
         async with dom0.backend(tmp_path, linux) as (backend, _):
-            instance = await backend.boot(linux, Epoch(1), network, dom0.Seen())
+            instance = await backend.boot(linux, Epoch(1), network, Seen())
             domid = instance.domain.domid
             assert dom0.ports("jtest1") == {f"vif{domid}.1"}
             assert dom0.loops() == [f"{disk}\n"]
@@ -345,7 +346,7 @@ def test_a_console_that_never_ends_is_read_at_its_rate_however_often_it_calls(
     async def main(network: KernelNetwork) -> None:
         async with dom0.backend(tmp_path, evil) as (backend, _):
             before = timers()
-            instance = await backend.boot(evil, Epoch(1), network, dom0.Seen())
+            instance = await backend.boot(evil, Epoch(1), network, Seen())
             async with asyncio.timeout(dom0.PATIENCE):
                 while instance.console.written < 64 << 10:  # noqa: ASYNC110  (Xen tells no event)
                     await asyncio.sleep(0.01)
