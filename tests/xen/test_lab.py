@@ -94,6 +94,6 @@ def test_a_linux_guest_answers_on_a_bridge(bridge: None, tmp_path: Path) -> None
     ],
 )
 def test_the_store_is_the_one_that_is_asked_for(daemon: str) -> None:
-    running = said("ps", "-e", "-o", "args=")
+    running = said("ps", "-ww", "-e", "-o", "args=")
     assert re.search(rf"(^|/){re.escape(daemon)}", running, re.MULTILINE), running
     assert said("xenstore-read", "domid") == "0\n"
