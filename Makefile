@@ -45,9 +45,10 @@ $(VENV)/.stamp: requirements.lock pyproject.toml scripts/venv
 	@./scripts/venv $(VENV)
 	@touch $@
 
-image:                 ## what the wheel carries: the guest, and the kernel's part of splicing
+image:                 ## what the wheel carries: the guest, the kernel's part of splicing, QEMU's loading
 	@$(MAKE) -s -C unikernel
 	@$(MAKE) -s -C bpf
+	@$(MAKE) -s -C forkserver
 
 hostile:               ## a guest that means harm, for tests
 	@$(MAKE) -s -C unikernel hostile
@@ -60,3 +61,4 @@ clean:
 	rm -rf $(VENV) dist
 	$(MAKE) -s -C unikernel clean
 	$(MAKE) -s -C bpf clean
+	$(MAKE) -s -C forkserver clean

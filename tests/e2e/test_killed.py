@@ -1,5 +1,9 @@
-"""The daemon is killed at any instant: its clients get service or RST, never silence."""
+"""The daemon is killed at any instant: its clients get service or RST, never silence.
 
+Its fork server is, too: nobody notices.
+"""
+
+import os
 import random
 import select
 import signal
@@ -7,6 +11,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +19,7 @@ from e2e import test_handoff as qemu
 from e2e import test_process as program
 from e2e.conftest import Lab
 from e2e.test_handoff import ADDRESSES, lab6
+from e2e.test_main_job import WWW, eventually
 from e2e.test_process import public
 
 __all__ = ["lab6", "public"]
@@ -92,3 +98,31 @@ def test_at_any_instant(lab6: Lab, mode: str) -> None:
             with SERVES[mode](lab6):
                 outcomes = [client.outcome() for client in clients]
         assert set(outcomes) <= {"served", "told"}, (instant, outcomes)
+
+
+def test_the_fork_server(lab: Lab) -> None:
+    with lab.serve(WWW):
+        first = eventually_one(lab)
+        os.kill(first, signal.SIGKILL)
+        eventually(lambda: forkserver(lab) == [])
+        for _ in range(2):  # executed, and from a new copy
+            assert lab.curl("http://10.77.0.10/").returncode == 0
+            lab.ask("stop", "www")
+            assert eventually_one(lab) != first
+        assert lab.guests() == []
+        assert all(line["level"] == "info" for line in lab.log())
+        last = eventually_one(lab)
+    assert not Path(f"/proc/{last}").exists()
+
+
+def eventually_one(lab: Lab) -> int:
+    eventually(lambda: len(forkserver(lab)) == 1)
+    return forkserver(lab)[0]
+
+
+def forkserver(lab: Lab) -> list[int]:
+    """Return the pids of QEMUs of the daemon that are no guest yet."""
+    assert lab.process is not None
+    tasks = Path(f"/proc/{lab.process.pid}/task").glob("*/children")
+    pids = {int(pid) for task in tasks for pid in task.read_text().split()}
+    return [p for p in pids if "jitsu: loaded" in Path(f"/proc/{p}/cmdline").read_text()]

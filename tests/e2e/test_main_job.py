@@ -64,8 +64,8 @@ def test_the_demo_serves_the_first_request() -> None:
     assert report["syn_retransmits"] == 0
     assert report["client_saw_rst"] is False
     assert report["without_synjitsu_ms"] > 1000
-    assert 0 < report["floor_ms"] < report["cold_ms"] < 1000
-    assert report["warm_ms"] < report["cold_ms"]
+    assert 0 < report["floor_ms"] < 1000
+    assert report["warm_ms"] < report["cold_ms"] < 1000
     assert (report["backend"], report["runs"]) == ("qemu", 3)
 
 

@@ -1,7 +1,8 @@
 """QEMU's microvm machine: one process a guest, its tap inherited, QMP over an inherited socket.
 
-What a summons pays is QEMU's own start: nothing else is executed, and the tap joins the bridge
-while QEMU loads. QMP is spoken only to a guest that must be asked something (`qemu_monitor`).
+What a summons pays is QEMU's own start, less its loading, which a fork server has done for all
+(`host.forkserver`): nothing else is executed, and the tap joins the bridge meanwhile. QMP is spoken
+only to a guest that must be asked something (`qemu_monitor`).
 
 A prepared guest is a QEMU that has loaded its image and whose machine has not been started (`-S`).
 Its boot has the tap join the bridge, and the machine go on. Its command line was fixed when QEMU
@@ -18,6 +19,7 @@ import shutil
 import signal
 import socket
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from jitsu.backends.base import Exit, Watch
@@ -25,6 +27,7 @@ from jitsu.backends.qemu_monitor import Monitor
 from jitsu.backends.qemu_tsc import Counter
 from jitsu.config.image import ImageKind, image_kind
 from jitsu.errors import BootError, HostError
+from jitsu.host.forkserver import ForkServer
 from jitsu.host.guests import address, address6
 from jitsu.host.network import GuestLink, Network
 from jitsu.host.process import Child, Console, Leftovers, spawn, unprivileged_user
@@ -185,12 +188,30 @@ class QemuPrepared:
 class QemuBackend:
     """Starts and ends QEMU processes."""
 
-    def __init__(self, qemu: Qemu, network: NetworkConfig, leftovers: Leftovers) -> None:
+    def __init__(
+        self,
+        qemu: Qemu,
+        network: NetworkConfig,
+        leftovers: Leftovers,
+        forks: ForkServer | None = None,
+    ) -> None:
+        """Run `qemu`; `forks` starts it, else it is executed each time."""
         self._qemu = qemu
+        self._forks = forks
         self._network = network
         self._leftovers = leftovers
         self._counter = Counter()
         self._consoles: dict[str, Console] = {}
+
+    async def begin(self) -> None:
+        """Have QEMU loaded for the boots to come."""
+        if self._forks:
+            await self._forks.begin()
+
+    def close(self) -> None:
+        """Have it loaded no more; guests stay."""
+        if self._forks:
+            self._forks.close()
 
     async def boot(
         self, service: Service, epoch: Epoch, network: Network, watch: Watch
@@ -246,15 +267,18 @@ class QemuBackend:
         console = self._consoles.setdefault(service.name, Console())
         said = console.written
         try:
-            child, end = self._spawn(service, epoch, kind, link, console)
+            child, end = await self._spawn(service, epoch, kind, link, console)
         except HostError as error:
             await link.close()
             raise BootError(str(error)) from error
+        except asyncio.CancelledError:
+            await link.close()
+            raise
         gone = asyncio.get_running_loop().create_future()
         monitor = Monitor(service.name, end)
         return QemuInstance(service, link, child, monitor, console, said, gone)
 
-    def _spawn(
+    async def _spawn(
         self,
         service: Service,
         epoch: Epoch | None,
@@ -273,9 +297,13 @@ class QemuBackend:
         except OSError as error:
             raise HostError(f"no socket for QMP: {error.strerror}") from error
         with theirs:
+            fds = {_TAP_FD: link.fd, _QMP_FD: theirs.fileno()}
             try:
-                return spawn(command, {_TAP_FD: link.fd, _QMP_FD: theirs.fileno()}, console), ours
-            except HostError:
+                if self._forks is None:
+                    return spawn(command, fds, console), ours
+                lost = partial(self._leftovers.end, service.name)
+                return await self._forks.spawn(command, fds, console, lost), ours
+            except BaseException:
                 ours.close()
                 raise
 

@@ -5,8 +5,8 @@ with Synjitsu and one without. A client in another namespace sends a real DNS qu
 real `curl`, which has been started beforehand and waits for its URL, so that its own start is not
 measured. All four figures of a run are taken one after the other, so that they meet the same host:
 
-- floor    a bare QEMU, from exec to its guest's first frame
-- cold     from the DNS query to the first byte of the HTTP answer; nothing ran before
+- floor    a bare QEMU, executed as by hand, to its guest's first frame
+- cold     from the DNS query to the first byte of the HTTP answer; no guest ran before
 - warm     the same, the service awake
 - without  the same as cold, with `handoff = "none"`. The client knows the guest's MAC address, as
            a router does that has reached the service before: its SYN goes out at once, and is lost.

@@ -49,8 +49,8 @@ def _show(result: Result) -> None:
     table.add_column(justify="right", no_wrap=True, style="bold")
     table.add_column(style="dim")
     for key, name, what in (
-        ("floor_ms", "floor", "a bare QEMU: exec to its guest's first frame"),
-        ("cold_ms", "cold", "DNS query to first byte; nothing ran before"),
+        ("floor_ms", "floor", "a bare QEMU, executed: to its guest's first frame"),
+        ("cold_ms", "cold", "DNS query to first byte; no guest ran before"),
         ("without_synjitsu_ms", "cold, without", "the same without Synjitsu: the SYN is lost"),
         ("warm_ms", "warm", "the same, the service awake"),
     ):

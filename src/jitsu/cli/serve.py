@@ -27,6 +27,7 @@ from jitsu.daemon import Ambient, Daemon
 from jitsu.host import journal, leases
 from jitsu.host.bridge import bridge
 from jitsu.host.dns import DnsServer
+from jitsu.host.forkserver import ForkServer
 from jitsu.host.guests import Guests, LinkedGuests
 from jitsu.host.link import KernelNetwork, kernel_network
 from jitsu.host.lock import only_daemon, only_daemon_on
@@ -80,7 +81,9 @@ def _backends(
     backends: dict[str, Backend] = {}
     if "qemu" in wanted:
         accel = qemu_accel.choose(Path(config.host.state), log, leftovers)
-        backends["qemu"] = qemu.QemuBackend(qemu.find(accel), config.network, leftovers)
+        found = qemu.find(accel)
+        forks = ForkServer(found.binary, log.warning)
+        backends["qemu"] = qemu.QemuBackend(found, config.network, leftovers, forks)
     if "process" in wanted:
         backends["process"] = process.ProcessBackend()
     if "xen" in wanted:
@@ -174,12 +177,10 @@ async def _serve(
         await stack.enter_async_context(listen(xenstored, socket))
         guests: dict[str, Guests] = dict.fromkeys(backends, LinkedGuests(xenstored, config.network))
         if isinstance(domains := backends.get("xen"), xen.XenBackend):
-            kept_in = Path(config.host.state) / "xenstore-dom0"
-            connect = await stack.enter_async_context(
-                dom0_store(config.host.xenstored, kept_in, log)
-            )
-            guests["xen"] = await domains.open(connect)
-            stack.push_async_callback(domains.close)
+            guests["xen"] = await _open_xen(domains, config, log, stack)
+        if isinstance(machines := backends.get("qemu"), qemu.QemuBackend):
+            stack.callback(machines.close)
+            await machines.begin()
         daemon = Daemon(config, network, backends, guests, log, ambient)
         ending.then(partial(loop.call_soon_threadsafe, daemon.close))
         stack.callback(ending.then, lambda: None)
@@ -206,3 +207,14 @@ async def _serve(
 
         await daemon.run(dns, started)
     log.info("stopped")
+
+
+async def _open_xen(
+    domains: xen.XenBackend, config: Config, log: FilteringBoundLogger, stack: AsyncExitStack
+) -> Guests:
+    """Have the backend use dom0's store while the stack stands. Raises HostError."""
+    kept_in = Path(config.host.state) / "xenstore-dom0"
+    connect = await stack.enter_async_context(dom0_store(config.host.xenstored, kept_in, log))
+    guests = await domains.open(connect)
+    stack.push_async_callback(domains.close)
+    return guests

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
+from typing import Self
 
 from jitsu.errors import HostError
 
@@ -123,32 +124,61 @@ class Child:
             return None
 
 
-def spawn(argv: Sequence[str], fds: Mapping[int, int], console: Console) -> Child:
+class Output:
+    """What a child to be writes to; as a context it closes what no child has taken."""
+
+    def __init__(self, console: Console) -> None:
+        """Make a pipe to `console`. Raises HostError."""
+        self._console = console
+        try:
+            self._reading, self.fd = os.pipe2(os.O_CLOEXEC)
+        except OSError as error:
+            raise HostError(f"no pipe for a console: {error.strerror}") from error
+        self._taken = False
+
+    def __enter__(self) -> Self:
+        """Return it."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close our copies of the child's end, and ours if there is no child."""
+        os.close(self.fd)
+        if not self._taken:
+            os.close(self._reading)
+
+    def child(self, pid: int, name: str) -> Child:
+        """Watch the process that has got it. Raises HostError, and then it has been killed."""
+        try:
+            child = Child(pid, self._reading, self._console)
+        except OSError as error:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise HostError(f"cannot watch {name}: {error.strerror}") from error
+        self._taken = True
+        return child
+
+
+def spawn(
+    argv: Sequence[str],
+    fds: Mapping[int, int],
+    console: Console,
+    environment: Mapping[str, str] | None = None,
+) -> Child:
     """Start `argv`, its output going to `console`.
 
-    `fds` maps descriptor numbers in the child to ours; it inherits nothing else. Raises HostError.
+    `fds` maps descriptor numbers in the child to ours; it inherits nothing else, and of the
+    environment only PATH and what is given. Raises HostError.
     """
-    try:
-        reading, writing = os.pipe2(os.O_CLOEXEC)
-    except OSError as error:
-        raise HostError(f"no pipe for a console: {error.strerror}") from error
-    try:
-        pid = spawn_raw(argv, fds, writing)
-    except HostError:
-        os.close(reading)
-        raise
-    finally:
-        os.close(writing)
-    try:
-        return Child(pid, reading, console)
-    except OSError as error:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        os.close(reading)
-        raise HostError(f"cannot watch {argv[0]}: {error.strerror}") from error
+    with Output(console) as output:
+        return output.child(spawn_raw(argv, fds, output.fd, environment), argv[0])
 
 
-def spawn_raw(argv: Sequence[str], fds: Mapping[int, int], output: int | None) -> int:
+def spawn_raw(
+    argv: Sequence[str],
+    fds: Mapping[int, int],
+    output: int | None,
+    environment: Mapping[str, str] | None = None,
+) -> int:
     """Start `argv`, its output going to descriptor `output` or nowhere, and return its pid.
 
     posix_spawn shares our memory until the exec, so its cost does not grow with us. The child
@@ -165,7 +195,7 @@ def spawn_raw(argv: Sequence[str], fds: Mapping[int, int], output: int | None) -
     actions = [(os.POSIX_SPAWN_DUP2, ours, base + theirs) for theirs, ours in wanted.items()]
     actions += [(os.POSIX_SPAWN_DUP2, base + theirs, theirs) for theirs in wanted]
     closing = [(os.POSIX_SPAWN_CLOSE, base + theirs) for theirs in wanted]
-    environment = {"PATH": os.defpath}
+    environment = {"PATH": os.defpath, **(environment or {})}
     try:
         return os.posix_spawn(
             argv[0], list(argv), environment, file_actions=[*actions, *closing], setpgroup=0
@@ -194,18 +224,18 @@ class Leftovers:
         """Return what the hypervisor of `guest` is to be called."""
         return f"jitsu-{guest}@{self._folder}"
 
-    def end(self) -> None:
-        """Kill what an earlier daemon has left; blocks until it is gone."""
+    def end(self, only: str = "") -> None:
+        """Kill what an earlier daemon has left, of one guest or all; blocks until it is gone."""
         for process in Path("/proc").glob("[0-9]*"):
             with suppress(ProcessLookupError):
-                self._end(int(process.name))
+                self._end(int(process.name), only)
 
-    def _end(self, pid: int) -> None:
+    def _end(self, pid: int, only: str) -> None:
         pidfd = os.pidfd_open(pid)  # first: from now on the number is nobody else's
         try:
             guest = self._guest_of(pid)
-            if guest:
-                self._report(f"{guest}: killed process {pid} of an earlier daemon")
+            if guest and (not only or guest == only):
+                self._report(f"{guest}: killed process {pid} that nobody knew of")
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
                 select.select([pidfd], [], [], 5.0)
         finally:
