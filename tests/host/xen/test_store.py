@@ -141,3 +141,35 @@ def test_no_store_at_all_is_an_error(tmp_path: Path) -> None:
         await host.close()
 
     asyncio.run(main())
+
+
+def test_a_store_that_does_not_answer(tmp_path: Path) -> None:
+    """It accepts, and takes what is sent: whoever asks is told, and nobody waits for ever."""
+    path = tmp_path / "socket"
+
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async def main() -> None:
+        server = await asyncio.start_unix_server(swallow, path)
+        host = HostStore(partial(store.connect, path), patience=0.05)
+        asks: list[Callable[[], Coroutine[Any, Any, object]]] = [
+            partial(host.commit, [Write(b"/a")]),
+            partial(host.write, [Write(b"/a")]),
+            partial(host.read, b"/a"),
+            partial(host.introduce, 1, 2, 3),
+        ]
+        async with asyncio.timeout(20):
+            for ask in asks:
+                await host.open()
+                with pytest.raises(HostError, match=r"gone: it has not answered for 0\.05 s"):
+                    await ask()
+                with pytest.raises(HostError, match="XenStore"):
+                    await until_refused(host)
+                await host.release(1)
+                await host.close()
+        server.close()
+        await server.wait_closed()
+
+    asyncio.run(main())

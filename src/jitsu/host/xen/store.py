@@ -6,8 +6,8 @@ meanwhile is refused, and what was watched is watched again when it is back.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +20,8 @@ DOM0_SOCKET = Path("/run/xenstored/socket")
 """Where dom0's store is found, whichever daemon it is."""
 _AGAIN_FIRST, _AGAIN_MAX = 0.01, 1.0
 """Seconds between two looks for a store that has gone."""
+PATIENCE = 10.0
+"""Seconds until a store that has not answered is taken for gone."""
 Connect = Callable[[], AbstractAsyncContextManager[Client]]
 
 
@@ -60,8 +62,10 @@ def requests(changes: Iterable[Change]) -> list[Request]:
 class HostStore:
     """The store; everything raises HostError when it has gone, or refuses."""
 
-    def __init__(self, connect: Connect) -> None:
+    def __init__(self, connect: Connect, patience: float = PATIENCE) -> None:
+        """Reach it by `connect`; `patience` is the seconds within which it has to answer."""
         self._connect = connect
+        self._patience = patience
         self._client: Client | None = None
         self._watches: dict[int, tuple[bytes, Callable[[], None]]] = {}
         self._stops: dict[int, Callable[[], None]] = {}
@@ -96,16 +100,14 @@ class HostStore:
             await self._commit(asked)
 
     async def _commit(self, asked: list[Request]) -> None:
-        client = self._present()
         while True:
             try:
-                async with client.transaction() as transaction:
-                    _check(asked, await transaction.pipeline(asked))
+                with self._asking() as client:
+                    async with client.transaction() as transaction:
+                        _check(asked, await transaction.pipeline(asked))
             except StoreError as error:
                 if error.name != "EAGAIN":
                     raise HostError(f"the XenStore refuses: {error.name}") from error
-            except ControlError as error:
-                raise HostError(f"the XenStore has gone: {error}") from error
             else:
                 return
 
@@ -126,23 +128,21 @@ class HostStore:
     async def remove(self, paths: Sequence[bytes]) -> None:
         """Remove nodes, and the folders above them that are empty then."""
         await self._ask(requests(map(Remove, paths)))
-        client = self._present()
 
         async def prune(tree: Requests) -> None:
             for path in paths:
                 await _prune(tree, path)
 
-        with suppress(StoreError, ControlError):
+        with suppress(StoreError, HostError), self._asking() as client:
             await client.atomically(prune)
 
     async def read(self, path: bytes) -> bytes | None:
         """Return a node's value; None where there is no node."""
         try:
-            return await self._present().read(path)
+            with self._asking() as client:
+                return await client.read(path)
         except StoreError:
             return None
-        except ControlError as error:
-            raise HostError(f"the XenStore has gone: {error}") from error
 
     async def until(self, path: bytes, *values: bytes) -> int:
         """Wait until a node has one of `values`; return which."""
@@ -187,16 +187,25 @@ class HostStore:
 
     async def _ask(self, asked: list[Request]) -> None:
         try:
-            _check(asked, await self._present().pipeline(asked))
+            with self._asking() as client:
+                _check(asked, await client.pipeline(asked))
         except StoreError as error:
             raise HostError(f"the XenStore refuses: {error.name}") from error
+
+    @contextmanager
+    def _asking(self) -> Iterator[Client]:
+        """Have the client; a store that answers nothing for long is taken for gone."""
+        client = self._client
+        if client is None:
+            raise HostError(f"there is no XenStore: {self._reason}")
+        why = f"it has not answered for {self._patience:g} s"
+        overdue = asyncio.get_running_loop().call_later(self._patience, client.lose, why)
+        try:
+            yield client
         except ControlError as error:
             raise HostError(f"the XenStore has gone: {error}") from error
-
-    def _present(self) -> Client:
-        if self._client is None:
-            raise HostError(f"there is no XenStore: {self._reason}")
-        return self._client
+        finally:
+            overdue.cancel()
 
     async def _keep(self, first: asyncio.Future[None]) -> None:
         """Be connected, whatever becomes of the store."""
