@@ -57,8 +57,8 @@ class Forks:
 
     async def end(self) -> None:
         """Have it ended, and all others of ours."""
-        self.server.close()
         async with asyncio.timeout(PATIENCE):
+            await self.server.close()
             while children().keys() - self._others.keys():
                 await asyncio.get_running_loop().run_in_executor(None, os.sched_yield)
 

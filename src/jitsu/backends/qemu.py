@@ -208,10 +208,10 @@ class QemuBackend:
         if self._forks:
             await self._forks.begin()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Have it loaded no more; guests stay."""
         if self._forks:
-            self._forks.close()
+            await self._forks.close()
 
     async def boot(
         self, service: Service, epoch: Epoch, network: Network, watch: Watch

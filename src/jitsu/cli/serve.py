@@ -179,7 +179,7 @@ async def _serve(
         if isinstance(domains := backends.get("xen"), xen.XenBackend):
             guests["xen"] = await _open_xen(domains, config, log, stack)
         if isinstance(machines := backends.get("qemu"), qemu.QemuBackend):
-            stack.callback(machines.close)
+            stack.push_async_callback(machines.close)
             await machines.begin()
         daemon = Daemon(config, network, backends, guests, log, ambient)
         ending.then(partial(loop.call_soon_threadsafe, daemon.close))

@@ -67,11 +67,11 @@ class ForkServer:
         server = self._load()
         return server is not None and await server.ready
 
-    def close(self) -> None:
-        """Let the server end. What it has started goes on."""
-        server, self._server = self._server, None
+    async def close(self) -> None:
+        """End the server. What it has started goes on."""
+        server = self._drop()
         if server is not None:
-            _forget(server)
+            await server.child.exited
 
     async def spawn(
         self,
@@ -110,8 +110,15 @@ class ForkServer:
             self._load()
         return None
 
+    def _drop(self) -> _Server | None:
+        """Have none; return who it was."""
+        server, self._server = self._server, None
+        if server is not None:
+            _forget(server)
+        return server
+
     def _load(self) -> _Server | None:
-        self.close()
+        self._drop()
         try:
             self._server = self._launch()
         except (OSError, HostError) as error:
@@ -154,7 +161,7 @@ class ForkServer:
         elif said:
             server.ready.set_result(True)
         else:
-            self.close()
+            self._drop()
             if not server.ready.result():
                 lines = server.said.text().splitlines()
                 why = (line for line in lines if "LD_PRELOAD" in line)
@@ -195,6 +202,7 @@ def _kill(answer: asyncio.Future[int]) -> None:
 
 
 def _forget(server: _Server) -> None:
+    server.child.signal(signal.SIGKILL)
     asyncio.get_running_loop().remove_reader(server.socket)
     server.socket.close()
     if not server.ready.done():
