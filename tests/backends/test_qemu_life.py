@@ -42,12 +42,17 @@ class Link:
 
     def __init__(self, trouble: Trouble) -> None:
         self.fd = os.open(os.devnull, os.O_RDWR)
+        self.index = 0
+        self.requests = (b"", b"")
         self._trouble = trouble
 
     def release(self) -> None:
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
+
+    def hear(self, on_frame: FrameHandler) -> None:
+        """Nothing is heard."""
 
     async def join(self, on_frame: FrameHandler) -> None:
         if self._trouble.joining:

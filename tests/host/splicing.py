@@ -183,7 +183,7 @@ class Proxy:
         self, network: KernelNetwork, to_guest: Callable[[bytes], None], time: Wanted
     ) -> None:
         self.conversations: dict[tuple[object, int], Conversation] = {}
-        self.splicer = Splicer(GUEST_PORT)
+        self.splicer = Splicer(socket.if_nametoindex(GUEST_PORT))
         self.outcomes: list[Spliced | Failed] = []
         self.held: list[bytes] = []
         self.handed_over = False

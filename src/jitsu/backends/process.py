@@ -2,7 +2,8 @@
 
 A program is started by `jitsu.guest`, which listens for it, takes over the connections that are
 open already and becomes it. To load Python takes longer than all the rest, so one that has loaded
-it waits ahead of each boot; it is told by a socket whom to become, and in which network.
+it waits ahead of each boot; it is told by a socket whom to become, and in which network. It joins
+that to the bridge itself: it has nothing else to do then, and the daemon has.
 
 What a program starts ends with it: it is the init of its process tree. It ends with the daemon,
 too, however that ends.
@@ -28,7 +29,7 @@ from jitsu.host.veth import INTERFACE
 from jitsu.model import Epoch, Handoff, ReadyOnTcp, Service, StopMode
 
 _ORDER_FD = 3
-_LAUNCHER = (sys.executable, "-I", "-m", "jitsu.guest", "--order", str(_ORDER_FD))
+_LAUNCHER = (sys.executable, "-I", "-m", "jitsu.guest", "--order", str(_ORDER_FD), "--user")
 _SPARES = 2
 _SPARE_AFTER = 0.05
 """Seconds after a boot until the next launcher is started: the program has requests to answer."""
@@ -62,6 +63,8 @@ class ProcessInstance:
     child: Child
     gone: asyncio.Future[Exit]
     task: asyncio.Task[None] | None = None
+    fault: str = ""
+    """Why we have ended it, if it could not be brought to the network."""
     asked: bool = False
     """Whether it was asked to end, and not only made to."""
 
@@ -69,7 +72,8 @@ class ProcessInstance:
         """Ask it to end by SIGTERM, or end it.
 
         As the init of its process tree it would not have the signal's default action, which is to
-        end (pid_namespaces(7)): who has not said what else to do has it from us.
+        end (pid_namespaces(7)): who has not said what else to do has it from us. So has a launcher,
+        for a signal that it catches is lost if it becomes the program meanwhile.
         """
         if how is StopMode.SHUTDOWN and self.child.heeds(signal.SIGTERM):
             self.child.signal(signal.SIGTERM)
@@ -93,7 +97,7 @@ class ProcessBackend:
         """Have launchers wait for the next boots."""
         with suppress(HostError):  # the next boot will say why
             while len(self._spares) < count:
-                self._spares.append(_launch())
+                self._spares.append(_launch(self._user))
 
     def close(self) -> None:
         """Let the launchers go that wait."""
@@ -116,7 +120,7 @@ class ProcessBackend:
     async def boot(
         self, service: Service, epoch: Epoch, network: Network, watch: Watch
     ) -> ProcessInstance:
-        """Tell a launcher what to become; its network is joined to the bridge meanwhile."""
+        """Tell a launcher what to become, and how to join its network to the bridge."""
         console = self._consoles.setdefault(service.name, Console())
         if not os.access(service.image, os.X_OK):
             raise BootError(f"{service.image} cannot be executed")
@@ -124,11 +128,10 @@ class ProcessBackend:
             link = await network.open(service)
         except HostError as error:
             raise BootError(str(error)) from error
+        watch.stage("link")
         since = console.written
         try:
-            # First: who is told whom to become speaks to the store within a millisecond.
-            await link.join(watch.on_frame)
-            watch.stage("link")
+            link.hear(watch.on_frame)
             child = self._start(order(service, epoch, self._user), link, console)
         except HostError as error:
             await link.close()
@@ -138,6 +141,12 @@ class ProcessBackend:
         loop = asyncio.get_running_loop()
         instance = ProcessInstance(link, child, loop.create_future())
         instance.task = loop.create_task(_bury(instance, console, since))
+        try:
+            await link.join(watch.on_frame)
+        except HostError as error:
+            instance.fault = str(error)
+            instance.child.signal(signal.SIGKILL)
+        watch.stage("plugged")
         if self._timer is not None:
             self._timer.cancel()
         self._timer = loop.call_later(_SPARE_AFTER, self.prepare, _SPARES)
@@ -148,12 +157,14 @@ class ProcessBackend:
         console = self._consoles.get(service.name)
         return console.text() if console else ""
 
-    def _start(self, arguments: list[str], link: GuestLink, console: Console) -> Child:
-        """Return the process that becomes what `arguments` say. Raises HostError."""
-        launcher = self._take_spare() or _launch()
+    def _start(self, words: list[str], link: GuestLink, console: Console) -> Child:
+        """Return the process that becomes what `words` say. Raises HostError."""
+        launcher = self._take_spare() or _launch(self._user)
+        join, settings = link.requests
+        plug = ["--link", str(link.index), "--join", join.hex(), "--settings", settings.hex()]
         try:
             launcher.child.write_to(console)
-            socket.send_fds(launcher.orders, [json.dumps(arguments).encode()], [link.fd])
+            socket.send_fds(launcher.orders, [json.dumps([*plug, *words]).encode()], [link.fd])
         except OSError as error:
             launcher.orders.close()
             launcher.child.signal(signal.SIGKILL)
@@ -174,7 +185,7 @@ class ProcessBackend:
             asyncio.get_running_loop().run_in_executor(None, orders.close)
 
 
-def _launch() -> _Launcher:
+def _launch(user: str) -> _Launcher:
     try:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     except OSError as error:
@@ -182,7 +193,7 @@ def _launch() -> _Launcher:
     with theirs:
         try:
             with children_apart():
-                child = spawn(_LAUNCHER, {_ORDER_FD: theirs.fileno()}, Console())
+                child = spawn((*_LAUNCHER, user), {_ORDER_FD: theirs.fileno()}, Console())
         except (HostError, OSError) as error:
             ours.close()
             raise HostError(f"no launcher: {error}") from error
@@ -192,6 +203,8 @@ def _launch() -> _Launcher:
 async def _bury(instance: ProcessInstance, console: Console, since: int) -> None:
     code = await instance.child.exited
     exit_ = exit_of(code, console.last_line(since), asked=instance.asked)
+    if instance.fault and code == -signal.SIGKILL:
+        exit_ = Exit(instance.fault, clean=False, began=False)
     try:
         await instance.link.close()
     finally:

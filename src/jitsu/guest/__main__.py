@@ -14,11 +14,13 @@ import struct
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
 from ipaddress import IPv4Address
 from pathlib import Path
 
 from jitsu.errors import ControlError, HostError, JitsuError
 from jitsu.guest.handover import parse_word, take_over
+from jitsu.guest.network import Kernel
 from jitsu.guest.store import Store
 from jitsu.model import Mac
 from jitsu.wire import arp
@@ -32,6 +34,10 @@ _FD_FIRST = 3
 _SIOCGIFADDR = 0x8915
 _ORDER_BYTES_MAX = 64 << 10
 _BACKLOG = 4096
+_NICE = -10
+"""As the daemon, lest it keep us from our order: there a client waits, and it is soon done."""
+_REHEARSAL = ("--link=0", "--join=", "--settings=", "--handoff=", "--listen=1", "--", "/bin/true")
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def main() -> None:
@@ -39,18 +45,10 @@ def main() -> None:
     try:
         parser = _parser()  # to make it takes longer than to use it
         options = parser.parse_args()
-        orders = None
-        if options.order is not None:
-            _die_with_daemon()
-            # The init of a process tree has no signal's default action (pid_namespaces(7)).
-            signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-            os.chdir("/")
-            wrong = _see_nobody_else()
-            orders = socket.socket(fileno=options.order)
-            options = parser.parse_args(_await(orders))
-            if wrong:  # said now, for the service's own log
-                _say(wrong)
-        _become(options, orders)
+        if options.order is None:
+            _become(options)
+        else:
+            _obey(parser, options.user, socket.socket(fileno=options.order))
     except (JitsuError, OSError) as error:
         sys.exit(f"jitsu: {error}")
 
@@ -63,12 +61,36 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--handoff", metavar="SERVICE/EPOCH", help="else from the kernel's command")
     parser.add_argument("--user", default="", help="whom to become")
     parser.add_argument("--order", metavar="FD", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--link", type=int, default=0, help=argparse.SUPPRESS)
+    for requests in ("--join", "--settings"):
+        parser.add_argument(requests, type=bytes.fromhex, default=b"", help=argparse.SUPPRESS)
     parser.add_argument("program", nargs="*", help="the server, and its arguments")
     return parser
 
 
-def _await(orders: socket.socket) -> list[str]:
-    """Return the arguments of the service that we are to be, in whose network we are from now on.
+def _obey(parser: argparse.ArgumentParser, user: str, orders: socket.socket) -> None:
+    """Become what the daemon says, when it says so; do beforehand what can be done."""
+    _die_with_daemon()
+    os.chdir("/")
+    wrong = _see_nobody_else()
+    host = Kernel()
+    if user:
+        _ids(user)
+    parser.parse_args(_REHEARSAL)  # the first time takes five times as long
+    with suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, _NICE)
+    words, namespace = _await(orders)
+    options = parser.parse_args(words)
+    host.request(options.join)
+    _call("setns", namespace, _CLONE_NEWNET)
+    os.close(namespace)
+    if wrong:  # said now, for the service's own log
+        _say(wrong)
+    _become(options, orders, host)
+
+
+def _await(orders: socket.socket) -> tuple[list[str], int]:
+    """Return the arguments of the service that we are to be, and the namespace of its network.
 
     There may be none for long: who waits has loaded all that it needs.
     """
@@ -80,13 +102,12 @@ def _await(orders: socket.socket) -> list[str]:
     hung_up.register(orders, 0)
     if hung_up.poll(0):
         sys.exit(0)
-    _call("setns", namespaces[0], _CLONE_NEWNET)
-    os.close(namespaces[0])
-    argv: list[str] = json.loads(data)
-    return argv
+    return json.loads(data), namespaces[0]
 
 
-def _become(options: argparse.Namespace, orders: socket.socket | None) -> None:
+def _become(
+    options: argparse.Namespace, orders: socket.socket | None = None, host: Kernel | None = None
+) -> None:
     if not options.program:
         raise ControlError("no program is named")
     program = options.program[0]
@@ -95,6 +116,8 @@ def _become(options: argparse.Namespace, orders: socket.socket | None) -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     sockets = _listen(options.listen, options.probed)
+    if host is not None:
+        _plug(options, host)  # only now: who hears from us takes us to listen
     connections: list[socket.socket] = []
     word = _word_of_kernel() if options.handoff is None else options.handoff
     if word:
@@ -110,16 +133,32 @@ def _become(options: argparse.Namespace, orders: socket.socket | None) -> None:
     if names:
         told = {"PID": os.getpid(), "FDS": len(names), "FDNAMES": ":".join(names)}
         os.environ.update({f"LISTEN_{key}": str(value) for key, value in told.items()})
-    if options.user:
-        _drop_privileges(options.user)
-    if orders:
+    _execute(options.program, options.user, obeys=orders is not None)
+
+
+def _execute(program: list[str], user: str, *, obeys: bool) -> None:
+    """Become a program, as somebody who may do nothing. Raises HostError."""
+    if user:
+        _drop_privileges(user)
+    if obeys:
         _die_with_daemon()  # which was forgotten with the privileges
+        os.setpriority(os.PRIO_PROCESS, 0, 0)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # which Python ignores
     try:
-        os.execv(program, options.program)
+        os.execv(program[0], program)
     except OSError as error:
-        who = f" as {options.user}" if options.user else ""
-        raise HostError(f"cannot execute {program}{who}: {error.strerror}") from error
+        who = f" as {user}" if user else ""
+        raise HostError(f"cannot execute {program[0]}{who}: {error.strerror}") from error
+
+
+def _plug(options: argparse.Namespace, host: Kernel) -> None:
+    """Bring up our end of the cable, whose other end, on the host, is a port of the bridge."""
+    ours = Kernel()
+    ours.request(options.settings)
+    ours.close()
+    if options.link:
+        host.await_carrier(options.link)
+    host.close()
 
 
 def _listen(ports: Sequence[int], probed: int | None) -> list[socket.socket]:
@@ -131,15 +170,28 @@ def _listen(ports: Sequence[int], probed: int | None) -> list[socket.socket]:
 def listen(port: int) -> socket.socket:
     """Listen on a port of all our addresses. Raises HostError."""
     try:
-        return socket.create_server(
-            ("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG
-        )
+        return _listener(socket.AF_INET6, port)
     except OSError:
         pass  # no IPv6 here, or somebody else listens
     try:
-        return socket.create_server(("", port), backlog=_BACKLOG)
+        return _listener(socket.AF_INET, port)
     except OSError as error:
         raise HostError(f"cannot listen on port {port}: {error.strerror}") from error
+
+
+def _listener(family: socket.AddressFamily, port: int) -> socket.socket:
+    """Listen, over IPv6 for IPv4 as well. Raises OSError."""
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        listener.bind(("", port))
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def _announce(interface: str) -> socket.socket:
@@ -186,12 +238,18 @@ def _pass_on(sockets: Sequence[socket.socket]) -> None:
         os.dup2(fd, _FD_FIRST + i, inheritable=True)
 
 
+@cache
+def _ids(name: str) -> tuple[int, int]:
+    user = pwd.getpwnam(name)
+    return user.pw_uid, user.pw_gid
+
+
 def _drop_privileges(name: str) -> None:
     """Become somebody who may do nothing, and never more."""
-    user = pwd.getpwnam(name)
+    uid, gid = _ids(name)
     os.setgroups([])
-    os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
-    os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
     _call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
@@ -216,8 +274,7 @@ def _die_with_daemon() -> None:
 
 def _call(function: str, *arguments: int | bytes | None) -> None:
     """Call what os of Python 3.11 does not have. Raises OSError."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if getattr(libc, function)(*arguments) != 0:
+    if getattr(_libc, function)(*arguments) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{function}: {os.strerror(number)}")
 

@@ -15,13 +15,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from jitsu.core.readiness import OWN_MAC
 from jitsu.core.segment import Ends
 from jitsu.core.summon import Traffic
 from jitsu.errors import HostError
-from jitsu.host import netlink, orphans, veth
+from jitsu.host import bpf, netlink, orphans, splice, veth
 from jitsu.host.bridge import Bridge, port_settings
 from jitsu.host.firewall import Firewall
 from jitsu.host.network import FrameHandler, GuestLink
@@ -48,6 +48,9 @@ class KernelLink:
 
     def __init__(self, name: str, fd: int, bridge: Bridge, network: "KernelNetwork") -> None:
         """Own interface `name`, whose other end is `fd`, or -1 where that is the hypervisor's."""
+        self.requests = (b"", b"")
+        self.peer_index = 0
+        """Which link of its own namespace a process has at the other end."""
         self.name = name
         self.fd = fd
         try:
@@ -61,6 +64,8 @@ class KernelLink:
         self._network = network
         self._bridge = bridge
         self._socket: socket.socket | None = None
+        self._store: StorePort | None = None
+        """What the guest's store link says before anybody attends waits here."""
         self._on_frame: FrameHandler | None = None
         self._splicer: Splicer | None = None
         self._orphans: list[orphans.Orphan] = []
@@ -77,8 +82,8 @@ class KernelLink:
         if fd >= 0:
             os.close(fd)
 
-    async def join(self, on_frame: FrameHandler) -> None:
-        """Make the tap a port of the bridge and listen to it."""
+    def hear(self, on_frame: FrameHandler) -> None:
+        """Listen to it."""
         self._on_frame = on_frame
         kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         try:
@@ -87,20 +92,39 @@ class KernelLink:
             self._socket.bind((self.name, _ETH_P_ALL))
         except OSError as error:
             raise HostError(f"{self.name}: {error.strerror}") from error
+        if self._is_process:  # which may speak to the store before anybody attends
+            self._store = StorePort(self.name, self._network.closers)
+
+    async def join(self, on_frame: FrameHandler) -> None:
+        """Make the tap a port of the bridge and listen to it."""
+        if self._socket is None:
+            self.hear(on_frame)
+        assert self._socket is not None
         assert self.service is not None
         self.name = self._network.name_of(self.service)
-        self._splicer = await self._network.on_netlink(self._go_up, self.service)
+        if not self._is_process or self.service.handoff is Handoff.SPLICE:
+            self._splicer = await self._network.on_netlink(self._go_up, self.service)
         # Bound to a link that was down, the socket holds an error; frames since then wait in it.
         self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         asyncio.get_running_loop().add_reader(self._socket, self._readable)
         self.entry = netlink.own(self.service.mac, self.index)
 
+    @property
+    def _is_process(self) -> bool:
+        """Whether it is joined to the bridge by the guest itself."""
+        return self.peer_index > 0
+
     def _go_up(self, service: Service) -> Splicer | None:
         """Do all that waits for the kernel, in one go: each way to a thread and back takes time."""
-        if service.backend == "process":
-            veth.set_up(self.fd, service, self._bridge.network)
-        self._network.send_now(netlink.join(self.index, self._bridge.index, self.name))
-        return Splicer(self.name) if service.handoff is Handoff.SPLICE else None
+        if not self._is_process:
+            self._network.send_now(self.joining())
+        spliced = service.handoff is Handoff.SPLICE
+        return Splicer(self.index, self._network.programs()) if spliced else None
+
+    def joining(self) -> bytes:
+        """Encode the request that makes it a port of the bridge, called as its service's is."""
+        assert self.service is not None
+        return netlink.join(self.index, self._bridge.index, self._network.name_of(self.service))
 
     def shift(self, ends: Ends, delta: int | None) -> None:
         """Tell the programs on the link."""
@@ -123,7 +147,9 @@ class KernelLink:
 
     def attend(self, on_payload: FrameHandler) -> StorePort:
         """Listen to the guest's store link."""
-        return StorePort(self.name, on_payload, self._network.closers)
+        port, self._store = self._store or StorePort(self.name, self._network.closers), None
+        port.listen(on_payload)
+        return port
 
     def deafen(self) -> None:
         """Stop listening."""
@@ -137,6 +163,9 @@ class KernelLink:
     async def close(self) -> None:
         """Stop listening and let the descriptor go; the guest's connections are no more."""
         self.deafen()
+        store, self._store = self._store, None
+        if store is not None:
+            store.close()
         splicer, self._splicer = self._splicer, None
         if splicer is not None:
             await self._network.on_netlink(splicer.close)
@@ -170,19 +199,19 @@ class KernelLink:
                 self._on_frame(frame)
 
 
-class _Ahead:
-    """An interface that lies ready, so that no summons waits for it to be made."""
+class _Ahead(Generic[T]):
+    """Something that lies ready, so that no summons waits for it to be made."""
 
-    def __init__(self, submit: Callable[[], Future[KernelLink]]) -> None:
+    def __init__(self, submit: Callable[[], Future[T]]) -> None:
         self._submit = submit
-        self._made: Future[KernelLink] | None = None
+        self._made: Future[T] | None = None
 
     def prepare(self) -> None:
         """Have one made, unless there is one."""
         if self._made is None:
             self._made = self._submit()
 
-    def take(self) -> KernelLink | None:
+    def take(self) -> T | None:
         """Return it; if it is still being made, it is the next boot's."""
         made = self._made
         if made is None or not made.done():
@@ -218,6 +247,8 @@ class KernelNetwork:
         # A namespace takes long to make: not on the thread that boots wait for.
         self._cables = _Ahead(partial(self.closers.submit, self._veth, f"{bridge.name}-net"))
         self._has_programs = False
+        self._programs = _Ahead(partial(self.closers.submit, splice.load))
+        self._splices = False
         name = f"{bridge.name}-syn"
         with ExitStack() as undo:
             self._requests = netlink.Requests()
@@ -255,6 +286,8 @@ class KernelNetwork:
                 spare.release()
                 if spare.remove:
                     self._requests.send(spare.remove)
+        if (loaded := self._programs.take()) is not None:
+            loaded.close()
         self._requests.close()
         os.close(self._port)
 
@@ -286,6 +319,13 @@ class KernelNetwork:
         self._taps.prepare()
         if self._has_programs:
             self._cables.prepare()
+        if self._splices:
+            self._programs.prepare()
+
+    def programs(self) -> bpf.Loaded | None:
+        """Return what splices on one more link, if that lies ready; it will again."""
+        self._splices = True
+        return self._programs.take()
 
     async def open(self, service: Service, made: str = "", *, ahead: bool = False) -> GuestLink:
         """Return an interface that lies ready, or make one; a process has a network with it.
@@ -302,10 +342,13 @@ class KernelNetwork:
         else:
             link = await self._taken(self._taps, self._tap, service)
         link.service = service
+        if service.backend == "process":
+            settings = veth.settings(link.peer_index, service, self._bridge.network)
+            link.requests = link.joining(), settings
         return link
 
     async def _taken(
-        self, ahead: _Ahead, make: Callable[[str], KernelLink], service: Service
+        self, ahead: _Ahead[KernelLink], make: Callable[[str], KernelLink], service: Service
     ) -> KernelLink:
         if (spare := ahead.take()) is not None:
             return spare
@@ -316,8 +359,10 @@ class KernelNetwork:
         return KernelLink(tap_name(fd), fd, self._bridge, self)
 
     def _veth(self, name: str) -> KernelLink:
-        link = KernelLink(name, veth.make_veth(name), self._bridge, self)
+        namespace, peer = veth.make_veth(name)
+        link = KernelLink(name, namespace, self._bridge, self)
         link.remove = netlink.remove(link.index)
+        link.peer_index = peer
         return link
 
     def name_of(self, service: Service) -> str:
@@ -335,6 +380,7 @@ class KernelNetwork:
         """Let Synjitsu own `service`; blocks, for set-up."""
         if service.backend == "process":
             self._remove_left(self.name_of(service))
+            veth.settings(veth.USUAL_INDEX, service, self._bridge.network)  # now, not at a boot
         entry = self._entries[service.mac] = netlink.own(service.mac, self._port_index)
         self._requests.send(entry)
 

@@ -33,12 +33,30 @@ class GuestLink(Protocol):
     def fd(self) -> int:
         """What the guest gets: its tap, or for a process its namespace; -1 once it is released."""
 
+    @property
+    def index(self) -> int:
+        """The number of the host's end, in the bridge's namespace."""
+
+    @property
+    def requests(self) -> tuple[bytes, bytes]:
+        """The rtnetlink requests by which a process joins its interface to the bridge itself.
+
+        First in our namespace, where the bridge is, then in its own, which gets its addresses.
+        """
+
     def release(self) -> None:
         """Close the descriptor: from now on the interface lives as long as the guest."""
+
+    def hear(self, on_frame: FrameHandler) -> None:
+        """Have `on_frame` get each frame that the guest sends, from the first on; as `join` does.
+
+        Raises HostError.
+        """
 
     async def join(self, on_frame: FrameHandler) -> None:
         """Make it a port of the bridge; `on_frame` gets each frame that the guest sends.
 
+        A process does the first part itself (`requests`).
         Raises HostError when the interface is gone, because the guest is.
         """
 

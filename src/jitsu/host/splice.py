@@ -4,7 +4,6 @@ Two programs at the link's clsact hook shift the numbers of the flows in their m
 with the link, and with the descriptors, should we be killed.
 """
 
-import socket
 import struct
 import time
 from contextlib import ExitStack, suppress
@@ -57,17 +56,18 @@ class Translation:
     is_over: bool
 
 
+def load() -> bpf.Loaded:
+    """Load the programs for one link, which takes the kernel milliseconds. Raises HostError."""
+    return bpf.load(OBJECT)
+
+
 class Splicer:
     """Translates on one link until it is closed."""
 
-    def __init__(self, interface: str) -> None:
-        """Attach to `interface`; blocks for a few milliseconds. Raises HostError."""
-        try:
-            index = socket.if_nametoindex(interface)
-        except OSError as error:
-            raise HostError(f"{interface}: {error.strerror}") from error
+    def __init__(self, index: int, loaded: bpf.Loaded | None = None) -> None:
+        """Attach to link `index` what is `loaded`; blocks. Raises HostError."""
         with ExitStack() as undo:
-            loaded = bpf.load(OBJECT)
+            loaded = loaded or load()
             undo.callback(loaded.close)
             requests = netlink.Requests()
             undo.callback(requests.close)

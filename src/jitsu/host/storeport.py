@@ -14,17 +14,19 @@ from jitsu.errors import HostError
 from jitsu.host.network import FrameHandler
 from jitsu.wire.ethernet import HEADER_BYTES, EtherType
 
+_SOL_PACKET, _PACKET_QDISC_BYPASS = 263, 20  # linux/if_packet.h
 _FRAME_MAX = 1518
 _BATCH = 16
 """Frames taken before the loop serves others; a guest that is well sends one at a time."""
 
 
 class StorePort:
-    """Frames of the store link on one interface."""
+    """Frames of the store link on one interface; those that come before `listen` wait for it."""
 
-    def __init__(self, name: str, on_payload: FrameHandler, closers: Executor) -> None:
-        """Listen on interface `name`. Raises HostError when it is gone."""
-        self._on_payload = on_payload
+    _on_payload: FrameHandler
+
+    def __init__(self, name: str, closers: Executor) -> None:
+        """Be on interface `name`. Raises HostError when it is gone."""
         self._closers = closers
         try:
             # Bound only after it is made, so that the kernel has nothing to wait for.
@@ -35,12 +37,18 @@ class StorePort:
             raise HostError(f"{name}: {error.strerror}") from error
         try:
             self._socket.bind((name, EtherType.STORE_LINK))
-            # Bound to a link that is down, it holds an error; frames since then wait in it.
-            self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            asyncio.get_running_loop().add_reader(self._socket, self._readable)
+            # Else a frame is lost that is sent before the kernel's worker has noticed the carrier.
+            self._socket.setsockopt(_SOL_PACKET, _PACKET_QDISC_BYPASS, 1)
         except OSError as error:
             self._socket.close()
             raise HostError(f"{name}: {error.strerror}") from error
+
+    def listen(self, on_payload: FrameHandler) -> None:
+        """Call `on_payload` with what each frame carries, until it is closed."""
+        self._on_payload = on_payload
+        # Bound to a link that was down, it holds an error; frames since then wait in it.
+        self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        asyncio.get_running_loop().add_reader(self._socket, self._readable)
 
     def send(self, frame: bytes) -> None:
         """Send to the guest; what a full queue loses is sent again by the link."""

@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from ipaddress import IPv4Interface, IPv6Interface
 from pathlib import Path
 
@@ -16,6 +17,10 @@ INTERFACE = "eth0"
 """What the guest calls its end."""
 _LOOPBACK = 1
 """The first interface of every namespace."""
+USUAL_INDEX = 2
+"""The next one's."""
+_KEPT = 1024
+"""Services whose requests are kept as they are encoded: the index is nearly always the same."""
 _SETTINGS = {
     # Its addresses are its own: the host has seen to that.
     "ipv6/conf/default/accept_dad": "0",
@@ -25,11 +30,12 @@ _SETTINGS = {
 }
 
 
-def make_veth(name: str) -> int:
+def make_veth(name: str) -> tuple[int, int]:
     """Make interface `name` and a namespace at its other end, for whatever service needs one next.
 
-    Return the namespace's descriptor; it lives as long as that, or who is in it. Blocks, for the
-    kernel makes nothing as slowly as a namespace. Raises HostError, and has made nothing then.
+    Return the namespace's descriptor, and the index that the other end has there. The namespace
+    lives as long as its descriptor, or who is in it. Blocks, for the kernel makes nothing as slowly
+    as a namespace. Raises HostError, and has made nothing then.
     """
     try:
         namespace = new_namespace()
@@ -41,20 +47,17 @@ def make_veth(name: str) -> int:
                 _settle()
                 send_there(netlink.up(_LOOPBACK))
             send(netlink.veth(name, INTERFACE, namespace))
+        with within(namespace):
+            return namespace, socket.if_nametoindex(INTERFACE)
     except (HostError, OSError) as error:
         os.close(namespace)
         raise HostError(f"cannot make the network of a guest: {error}") from error
-    return namespace
 
 
-def set_up(namespace: int, service: Service, network: NetworkConfig) -> None:
-    """Give a namespace the addresses of a service. Blocks. Raises HostError."""
-    try:
-        with within(namespace), _requests() as send:
-            for request in _addresses(service, network):
-                send(request)
-    except (HostError, OSError) as error:
-        raise HostError(f"cannot set up the network of {service.name}: {error}") from error
+@lru_cache(_KEPT)
+def settings(index: int, service: Service, network: NetworkConfig) -> bytes:
+    """Encode the requests that give link `index` of a namespace the addresses of a service."""
+    return b"".join(_addresses(index, service, network))
 
 
 def remove(request: bytes) -> None:
@@ -78,8 +81,7 @@ def _settle() -> None:
             Path("/proc/sys/net", key).write_text(value)
 
 
-def _addresses(service: Service, network: NetworkConfig) -> Iterator[bytes]:
-    index = socket.if_nametoindex(INTERFACE)
+def _addresses(index: int, service: Service, network: NetworkConfig) -> Iterator[bytes]:
     yield netlink.up(index, service.mac)
     subnet, subnet6 = network.subnet, network.subnet6
     yield netlink.address(index, IPv4Interface((service.address, subnet.prefixlen)))

@@ -40,6 +40,8 @@ class SimulatedLink:
     def __init__(self, network: "SimulatedNetwork", service: Service) -> None:
         self.service = service
         self.fd = -1
+        self.index = 0
+        self.requests = (b"", b"")
         self.to_guest: Deliver | None = None
         self.last = 0.0
         self.flows: Callable[[], int] = lambda: 0
@@ -56,12 +58,16 @@ class SimulatedLink:
     def release(self) -> None:
         """Nothing to close."""
 
+    def hear(self, on_frame: FrameHandler) -> None:
+        """Listen to the guest."""
+        self._on_frame = on_frame
+
     async def join(self, on_frame: FrameHandler) -> None:
         """Become a port of the bridge, after a while."""
         await self._network.pause()
         if self not in self._network.links:
             raise HostError("the guest has gone")
-        self._on_frame = on_frame
+        self.hear(on_frame)
         self.joined = True
 
     def send(self, frame: bytes) -> None:
