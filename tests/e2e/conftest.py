@@ -121,6 +121,12 @@ class Lab:
         with self.hosts.at(self.hosts.host), IPRoute() as ipr:
             return {dict(link["attrs"])["IFLA_IFNAME"] for link in ipr.link("dump")}
 
+    def ports(self) -> set[str]:
+        """Return the names of the bridge's ports."""
+        with self.hosts.at(self.hosts.host), IPRoute() as ipr:
+            (bridge,) = ipr.link_lookup(ifname="jitsu0")
+            return {link.get("IFLA_IFNAME") for link in ipr.get_links(master=bridge)}
+
     def rules(self) -> set[str]:
         """Return the host's nftables tables."""
         with self.hosts.at(self.hosts.host):

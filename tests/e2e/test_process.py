@@ -121,7 +121,7 @@ def test_the_first_request(lab6: Lab, mode: str, version: int) -> None:
         assert lab6.row("www")["summons"] == 1
         assert lab6.curl(url(version)).returncode == 0
         eventually(lambda: lab6.row("www")["state"] == "asleep")
-        assert "jitsu0-g0" not in lab6.interfaces()
+        assert "jitsu0-g0" not in lab6.ports()
     eventually(lambda: not servers() and not launchers(lab6))
     assert lab6.interfaces() == before
 

@@ -81,7 +81,6 @@ def _obey(parser: argparse.ArgumentParser, user: str, orders: socket.socket) -> 
         os.setpriority(os.PRIO_PROCESS, 0, _NICE)
     words, namespace = _await(orders)
     options = parser.parse_args(words)
-    host.request(options.join)
     _call("setns", namespace, _CLONE_NEWNET)
     os.close(namespace)
     if wrong:  # said now, for the service's own log
@@ -152,12 +151,14 @@ def _execute(program: list[str], user: str, *, obeys: bool) -> None:
 
 
 def _plug(options: argparse.Namespace, host: Kernel) -> None:
-    """Bring up our end of the cable, whose other end, on the host, is a port of the bridge."""
+    """Bring up our end of the cable, and make the other, on the host, a port of the bridge."""
     ours = Kernel()
     ours.request(options.settings)
-    ours.close()
+    host.request(options.join)
     if options.link:
         host.await_carrier(options.link)
+        ours.await_carrier(socket.if_nametoindex(options.interface))
+    ours.close()
     host.close()
 
 

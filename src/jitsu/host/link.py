@@ -10,18 +10,19 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from jitsu.core.readiness import OWN_MAC
 from jitsu.core.segment import Ends
 from jitsu.core.summon import Traffic
 from jitsu.errors import HostError
 from jitsu.host import bpf, netlink, orphans, splice, veth
+from jitsu.host.ahead import Ahead, AheadOf
 from jitsu.host.bridge import Bridge, port_settings
 from jitsu.host.firewall import Firewall
 from jitsu.host.network import FrameHandler, GuestLink
@@ -39,6 +40,9 @@ _GUEST_FRAME_MAX = 65535 + 18
 _TIDY_AFTER = 0.05
 """Seconds after a boot until what it has left over is closed, and the next tap made: the guest has
 its first requests to answer now, perhaps on the same CPU."""
+_CABLES_MAX = 8
+"""Programs for each of which a cable lies ready, called as its service's is and with its addresses:
+to rename an interface the kernel waits for all that may have seen it. Each takes 1.4 MB."""
 _BATCH = 64
 """Frames taken from Synjitsu's port before the loop serves others: about half a millisecond."""
 
@@ -102,8 +106,8 @@ class KernelLink:
         assert self._socket is not None
         assert self.service is not None
         self.name = self._network.name_of(self.service)
-        if not self._is_process or self.service.handoff is Handoff.SPLICE:
-            self._splicer = await self._network.on_netlink(self._go_up, self.service)
+        if not self._is_process or (self.splices and self._splicer is None):
+            self._splicer = await self._network.on_netlink(self._go_up)
         # Bound to a link that was down, the socket holds an error; frames since then wait in it.
         self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         asyncio.get_running_loop().add_reader(self._socket, self._readable)
@@ -114,12 +118,28 @@ class KernelLink:
         """Whether it is joined to the bridge by the guest itself."""
         return self.peer_index > 0
 
-    def _go_up(self, service: Service) -> Splicer | None:
+    @property
+    def splices(self) -> bool:
+        """Whether it translates for its guest."""
+        return self.service is not None and self.service.handoff is Handoff.SPLICE
+
+    def splice(self) -> None:
+        """Be ready to; blocks. Raises HostError."""
+        self._splicer = Splicer(self.index)
+
+    def discard(self) -> None:
+        """Remove it, which nobody has used; blocks."""
+        if self._splicer is not None:
+            self._splicer.close()
+        self.release()
+        if self.remove:
+            veth.remove(self.remove)
+
+    def _go_up(self) -> Splicer | None:
         """Do all that waits for the kernel, in one go: each way to a thread and back takes time."""
         if not self._is_process:
             self._network.send_now(self.joining())
-        spliced = service.handoff is Handoff.SPLICE
-        return Splicer(self.index, self._network.programs()) if spliced else None
+        return Splicer(self.index, self._network.programs()) if self.splices else None
 
     def joining(self) -> bytes:
         """Encode the request that makes it a port of the bridge, called as its service's is."""
@@ -181,6 +201,8 @@ class KernelLink:
         if self.service is not None and self._on_frame is not None:
             # What has never joined had no connections: those there are, are another guest's.
             self._orphans = await self._network.forget(self.service)
+        if self.service is not None:
+            self._network.prepare_for(self.service)
 
     def ask_orphans(self) -> None:
         """Ask them by the host's routes."""
@@ -197,27 +219,6 @@ class KernelLink:
                 return
             if origin[2] != socket.PACKET_OUTGOING:
                 self._on_frame(frame)
-
-
-class _Ahead(Generic[T]):
-    """Something that lies ready, so that no summons waits for it to be made."""
-
-    def __init__(self, submit: Callable[[], Future[T]]) -> None:
-        self._submit = submit
-        self._made: Future[T] | None = None
-
-    def prepare(self) -> None:
-        """Have one made, unless there is one."""
-        if self._made is None:
-            self._made = self._submit()
-
-    def take(self) -> T | None:
-        """Return it; if it is still being made, it is the next boot's."""
-        made = self._made
-        if made is None or not made.done():
-            return None
-        self._made = None
-        return made.result() if made.exception() is None else None
 
 
 class KernelNetwork:
@@ -243,11 +244,14 @@ class KernelNetwork:
         self._netlink = ThreadPoolExecutor(1, thread_name_prefix="netlink")
         self._nftables = ThreadPoolExecutor(1, thread_name_prefix="nftables")
         self._entries: dict[Mac, bytes] = {}
-        self._taps = _Ahead(partial(self._netlink.submit, self._tap, f"{bridge.name}-new"))
+        self._taps = Ahead(partial(self._netlink.submit, self._tap, f"{bridge.name}-new"))
         # A namespace takes long to make: not on the thread that boots wait for.
-        self._cables = _Ahead(partial(self.closers.submit, self._veth, f"{bridge.name}-net"))
+        self._cables = Ahead(partial(self.closers.submit, self._veth, f"{bridge.name}-net"))
         self._has_programs = False
-        self._programs = _Ahead(partial(self.closers.submit, splice.load))
+        self._own_cables = AheadOf(
+            _CABLES_MAX, lambda service: self.closers.submit(self._cable, service)
+        )
+        self._programs = Ahead(partial(self.closers.submit, splice.load))
         self._splices = False
         name = f"{bridge.name}-syn"
         with ExitStack() as undo:
@@ -270,6 +274,7 @@ class KernelNetwork:
         asyncio.get_running_loop().add_reader(self._port, self._readable, on_frame, on_loss)
         self.ask(list(self._register.left), self._register.settle)
         self.prepare()
+        self._own_cables.begin()
 
     def deafen(self) -> None:
         """Stop calling."""
@@ -281,11 +286,9 @@ class KernelNetwork:
             pool.shutdown()
         while self.listeners:
             self.listeners.pop().close()
-        for ahead in (self._taps, self._cables):
+        for ahead in (self._taps, self._cables, *self._own_cables.all()):
             if (spare := ahead.take()) is not None:
-                spare.release()
-                if spare.remove:
-                    self._requests.send(spare.remove)
+                spare.discard()
         if (loaded := self._programs.take()) is not None:
             loaded.close()
         self._requests.close()
@@ -322,6 +325,10 @@ class KernelNetwork:
         if self._splices:
             self._programs.prepare()
 
+    def prepare_for(self, service: Service) -> None:
+        """Make the interface of a service anew, which has no guest any more, unless one boots."""
+        self._own_cables.renew(service.name, _TIDY_AFTER)
+
     def programs(self) -> bpf.Loaded | None:
         """Return what splices on one more link, if that lies ready; it will again."""
         self._splices = True
@@ -336,19 +343,20 @@ class KernelNetwork:
             link = KernelLink(made, -1, self._bridge, self)
         elif service.backend == "process":
             self._has_programs = True
-            link = await self._taken(self._cables, self._veth, service)
+            own = await self._own_cables.taken(service.name)
+            link = own or await self._taken(self._cables, self._veth, service)
         elif ahead:
             link = await self.on_netlink(self._tap, f"{self._bridge.name}-w%d")
         else:
             link = await self._taken(self._taps, self._tap, service)
         link.service = service
-        if service.backend == "process":
+        if service.backend == "process" and not any(link.requests):
             settings = veth.settings(link.peer_index, service, self._bridge.network)
             link.requests = link.joining(), settings
         return link
 
     async def _taken(
-        self, ahead: _Ahead[KernelLink], make: Callable[[str], KernelLink], service: Service
+        self, ahead: Ahead[KernelLink], make: Callable[[str], KernelLink], service: Service
     ) -> KernelLink:
         if (spare := ahead.take()) is not None:
             return spare
@@ -363,6 +371,20 @@ class KernelNetwork:
         link = KernelLink(name, namespace, self._bridge, self)
         link.remove = netlink.remove(link.index)
         link.peer_index = peer
+        return link
+
+    def _cable(self, service: Service) -> KernelLink:
+        """Make a cable that lacks only a guest at its end."""
+        link = self._veth(self.name_of(service))
+        link.service = service
+        try:
+            veth.set_up(link.fd, link.peer_index, service, self._bridge.network)
+            if link.splices:
+                link.splice()
+        except HostError:
+            link.discard()
+            raise
+        link.requests = link.joining(), b""
         return link
 
     def name_of(self, service: Service) -> str:
@@ -381,6 +403,7 @@ class KernelNetwork:
         if service.backend == "process":
             self._remove_left(self.name_of(service))
             veth.settings(veth.USUAL_INDEX, service, self._bridge.network)  # now, not at a boot
+            self._own_cables.add(service)
         entry = self._entries[service.mac] = netlink.own(service.mac, self._port_index)
         self._requests.send(entry)
 

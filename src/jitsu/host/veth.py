@@ -60,6 +60,16 @@ def settings(index: int, service: Service, network: NetworkConfig) -> bytes:
     return b"".join(_addresses(index, service, network))
 
 
+def set_up(namespace: int, index: int, service: Service, network: NetworkConfig) -> None:
+    """Do that. Blocks. Raises HostError."""
+    try:
+        with within(namespace), _requests() as send:
+            for request in _addresses(index, service, network):
+                send(request)
+    except (HostError, OSError) as error:
+        raise HostError(f"cannot set up the network of {service.name}: {error}") from error
+
+
 def remove(request: bytes) -> None:
     """Remove an interface by `request`, if it has not gone already. Blocks."""
     with suppress(HostError), _requests() as send:
