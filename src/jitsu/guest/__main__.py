@@ -118,27 +118,29 @@ def _become(
     if host is not None:
         _plug(options, host)  # only now: who hears from us takes us to listen
     connections: list[socket.socket] = []
+    store = wire = None
     word = _word_of_kernel() if options.handoff is None else options.handoff
     if word:
         store = Store(options.interface)
         connections = take_over(store, *parse_word(word), told=_say)
-        _close(store.leave(), orders)
     elif orders:
-        _close(_announce(options.interface), orders)
+        wire = _announce(options.interface)
+    if options.user:
+        _drop_privileges(options.user)
+    if store:
+        store.settle()
+        wire = store.leave()
+    if wire:
+        _close(wire, orders)
     if orders:
         orders.close()
-    names = ["listen"] * len(sockets) + ["connection"] * len(connections)
     _pass_on([*sockets, *connections])
-    if names:
-        told = {"PID": os.getpid(), "FDS": len(names), "FDNAMES": ":".join(names)}
-        os.environ.update({f"LISTEN_{key}": str(value) for key, value in told.items()})
+    _tell(["listen"] * len(sockets) + ["connection"] * len(connections))
     _execute(options.program, options.user, obeys=orders is not None)
 
 
 def _execute(program: list[str], user: str, *, obeys: bool) -> None:
-    """Become a program, as somebody who may do nothing. Raises HostError."""
-    if user:
-        _drop_privileges(user)
+    """Become a program, as which we are `user` already. Raises HostError."""
     if obeys:
         _die_with_daemon()  # which was forgotten with the privileges
         os.setpriority(os.PRIO_PROCESS, 0, 0)
@@ -229,6 +231,13 @@ def _say(what: str) -> None:
 def _word_of_kernel() -> str:
     words = Path("/proc/cmdline").read_text().split()
     return next((w.removeprefix("handoff=") for w in words if w.startswith("handoff=")), "")
+
+
+def _tell(names: Sequence[str]) -> None:
+    """Say in the environment what the program finds."""
+    if names:
+        told = {"PID": os.getpid(), "FDS": len(names), "FDNAMES": ":".join(names)}
+        os.environ.update({f"LISTEN_{key}": str(value) for key, value in told.items()})
 
 
 def _pass_on(sockets: Sequence[socket.socket]) -> None:

@@ -18,24 +18,40 @@ def take_over(
     """Say that we can serve, wait for our connections, and return them as sockets.
 
     From now on the kernel answers for them. One that it does not take is left out, and its client
-    gets a RST; `told` hears of it. Raises ControlError when the store does not know us, WireError
-    when what it says of a connection makes no sense.
+    gets a RST; `told` hears of it. That we have them is posted: it is for the caller to `settle`.
+    Raises ControlError when the store does not know us, WireError when what it says of a
+    connection makes no sense.
     """
     word = word_of(name, epoch)
-    store.write(word, PREPARED)
-    store.await_value(word.removesuffix(b"/guest"), COMMITTED)
+    committed = word.removesuffix(b"/guest")
+    likely = [path for folder in _folders(name) for path in _first(folder)]
+    # Mostly the commit is done by the time that our word is. What is read after the commit is ours.
+    said, *values = store.write_and_read(word, PREPARED, committed, *likely)
+    if said == COMMITTED:
+        store.keep(dict(zip(likely, values, strict=True)))
+    else:
+        store.await_value(committed, COMMITTED)
     sockets = []
-    for flow, received in _flows(store, conduit(name)):
+    for flow, received in _flows(store, name):
         try:
             sockets.append(adopt(flow, received))
         except OSError as error:
             told(f"lost {flow.peer} port {flow.peer_port}: {error.strerror}")
-    store.write(word, IMPORTED)
+    store.post(word, IMPORTED)
     return sockets
 
 
-def _flows(store: Store, top: bytes) -> Iterator[tuple[Tcb, bytes]]:
-    for folder in (top + b"/tcpv4", top + b"/tcpv6"):
+def _folders(name: Name) -> tuple[bytes, bytes]:
+    return conduit(name) + b"/tcpv4", conduit(name) + b"/tcpv6"
+
+
+def _first(folder: bytes) -> tuple[bytes, bytes, bytes]:
+    """Return where it says how many connections there are, and all of the first, mostly."""
+    return folder, folder + b"/0", folder + b"/0/rx/0"
+
+
+def _flows(store: Store, name: Name) -> Iterator[tuple[Tcb, bytes]]:
+    for folder in _folders(name):
         count = int(store.read(folder)[0] or b"0")
         paths = [b"%b/%d" % (folder, i) for i in range(count)]
         flows = [tcb.decode(line or b"") for line in store.read(*paths)]

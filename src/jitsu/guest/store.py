@@ -27,6 +27,8 @@ class Store:
         self._end = GuestEnd(draw=lambda: random.randrange(1, 1 << 32))
         self._messages = Messages()
         self._inbox: list[Message] = []
+        self._posted: Message | None = None
+        self._kept: dict[bytes, bytes | None] = {}
         self._to = (interface, int(EtherType.STORE_LINK), 0, 0, _GROUP)
         kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         try:
@@ -41,15 +43,46 @@ class Store:
 
     def read(self, *paths: bytes) -> list[bytes | None]:
         """Return the values of nodes, None for what is not there or not for us to read."""
+        asked = [path for path in paths if path not in self._kept]
+        answers = dict(zip(asked, self._read(asked), strict=True)) if asked else {}
+        return [answers[path] if path in answers else self._kept[path] for path in paths]
+
+    def keep(self, values: dict[bytes, bytes | None]) -> None:
+        """Have these nodes be read no more: they do not change."""
+        self._kept = values
+
+    def _read(self, paths: Sequence[bytes]) -> list[bytes | None]:
         values: list[bytes | None] = []
         for at in range(0, len(paths), _BATCH):
             asked = paths[at : at + _BATCH]
-            values += self._ask([Message(Op.READ, i, 0, join(p)) for i, p in enumerate(asked)])
+            values += self._ask([_read(i, path) for i, path in enumerate(asked)])
         return values
 
     def write(self, path: bytes, value: bytes) -> None:
         """Set a node. Raises ControlError where that is refused."""
-        self._must(Message(Op.WRITE, 0, 0, join(path) + value))
+        self.write_and_read(path, value)
+
+    def write_and_read(self, path: bytes, value: bytes, *paths: bytes) -> list[bytes | None]:
+        """Set a node, and return what others, a dozen at most, say then: all in one round.
+
+        Requests that are sent together are served in their order. Raises ControlError.
+        """
+        reads = [_read(i, each) for i, each in enumerate(paths, 1)]
+        write = Message(Op.WRITE, 0, 0, join(path) + value)
+        done, *values = self._ask([write, *reads])
+        _check(write, done)
+        return values
+
+    def post(self, path: bytes, value: bytes) -> None:
+        """Set a node, as `settle` will tell."""
+        self._posted = Message(Op.WRITE, 0, 0, join(path) + value)
+        self._send(self._end.send(encode(self._posted), time.monotonic()))
+
+    def settle(self) -> None:
+        """Return when what was posted is done. Raises ControlError."""
+        posted, self._posted = self._posted, None
+        if posted is not None:
+            _check(posted, *self._answers(1))
 
     def await_value(self, path: bytes, value: bytes) -> None:
         """Return when a node has a value, for as long as that takes."""
@@ -61,22 +94,24 @@ class Store:
         self._must(Message(Op.UNWATCH, 0, 0, join(path, b"it")))
 
     def _must(self, request: Message) -> None:
-        if self._ask([request]) == [None]:
-            path = request.payload.partition(b"\0")[0].decode()
-            raise ControlError(f"the store refuses to {Op(request.op).name.lower()} {path}")
+        _check(request, *self._ask([request]))
 
     def _ask(self, requests: Sequence[Message]) -> list[bytes | None]:
         """Return the answers to requests that are numbered from 0 on."""
-        answers: dict[int, bytes | None] = {}
+        assert self._posted is None, "what was posted is to be settled first"
         self._send(self._end.send(b"".join(map(encode, requests)), time.monotonic()))
-        while len(answers) < len(requests):
+        return self._answers(len(requests))
+
+    def _answers(self, count: int) -> list[bytes | None]:
+        answers: dict[int, bytes | None] = {}
+        while len(answers) < count:
             self._hear()
             for message in self._inbox:
                 if message.op != Op.WATCH_EVENT:
                     failed = message.op == Op.ERROR
                     answers[message.request] = None if failed else message.payload
             self._inbox = [message for message in self._inbox if message.op == Op.WATCH_EVENT]
-        return [answers[i] for i in range(len(requests))]
+        return [answers[i] for i in range(count)]
 
     def _hear(self) -> None:
         """Wait for the next frame, or for the time to send one again."""
@@ -100,3 +135,13 @@ class Store:
                 self._socket.sendto(payload, self._to)
             except OSError:  # it is not up yet, or its queue is full: the link sends it again
                 return
+
+
+def _read(number: int, path: bytes) -> Message:
+    return Message(Op.READ, number, 0, join(path))
+
+
+def _check(request: Message, answer: bytes | None) -> None:
+    if answer is None:
+        path = request.payload.partition(b"\0")[0].decode()
+        raise ControlError(f"the store refuses to {Op(request.op).name.lower()} {path}")
