@@ -8,6 +8,7 @@ import pytest
 
 from jitsu.backends.base import Exit
 from jitsu.backends.process import exit_of, order
+from jitsu.guest.order import Order, decode
 from jitsu.model import Epoch, Handoff, Mac, Name, ReadyOnTcp, Service
 
 WWW = Service(
@@ -21,29 +22,28 @@ WWW = Service(
     handoff=Handoff.IMPORT,
     listen=(80, 443),
 )
-PROGRAM = ["--", "/srv/my server", "--motto", "just in time", "-v"]
+PROGRAM = ["/srv/my server", "--motto", "just in time", "-v"]
 
 
 @pytest.mark.parametrize(
-    ("service", "user", "words"),
+    ("service", "expected"),
     [
-        (WWW, "nobody", ["www/7", "--user", "nobody", "--listen=80", "--listen=443", *PROGRAM]),
-        (replace(WWW, listen=()), "", ["www/7", "--user", "", *PROGRAM]),
+        (WWW, Order(PROGRAM, [80, 443], handoff="www/7", user="nobody")),
+        (replace(WWW, listen=()), Order(PROGRAM, [], handoff="www/7", user="nobody")),
         (
             replace(WWW, handoff=Handoff.SPLICE, listen=(8,)),
-            "",
-            ["", "--user", "", "--listen=8", *PROGRAM],
+            Order(PROGRAM, [8], handoff="", user="nobody"),
         ),
         (
             replace(WWW, handoff=Handoff.REPLAY, ready=ReadyOnTcp(80), listen=(80, 9)),
-            "",
-            ["", "--user", "", "--probed=80", "--listen=80", "--listen=9", *PROGRAM],
+            Order(PROGRAM, [80, 9], probed=80, handoff="", user="nobody"),
         ),
     ],
 )
-def test_the_order(service: Service, user: str, words: list[str]) -> None:
-    expected = ["--interface", "eth0", "--handoff", *words]
-    assert order(service, Epoch(7), user) == expected
+def test_the_order(service: Service, expected: Order) -> None:
+    told = order(service, Epoch(7), "nobody")
+    assert told == expected
+    assert decode(told.encode()) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """What a launcher does with its order."""
 
-import json
 import os
 import socket
 import subprocess
@@ -8,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from jitsu.guest.order import Order
 
 pytestmark = [
     pytest.mark.host,
@@ -20,10 +21,10 @@ def test_an_order_of_a_daemon_that_has_gone_is_not_followed(tmp_path: Path, kill
     done = tmp_path / "done"
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     network = os.open("/proc/self/ns/net", os.O_RDONLY)
-    words = ["--interface", "lo", "--handoff", "", "--", "/usr/bin/touch", str(done)]
+    order = Order(["/usr/bin/touch", str(done)], [], interface="lo", handoff="")
     try:
         with ours, theirs:
-            socket.send_fds(ours, [json.dumps(words).encode()], [network])
+            socket.send_fds(ours, [order.encode()], [network])
             if killed:
                 ours.close()
             command = [sys.executable, "-I", "-m", "jitsu.guest", "--order", str(theirs.fileno())]

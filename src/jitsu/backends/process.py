@@ -10,7 +10,6 @@ too, however that ends.
 """
 
 import asyncio
-import json
 import os
 import shlex
 import signal
@@ -18,10 +17,12 @@ import socket
 import sys
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from jitsu.backends.base import Exit, Watch
 from jitsu.errors import BootError, HostError
+from jitsu.guest.order import Order
 from jitsu.host.netns import children_apart
 from jitsu.host.network import GuestLink, Network
 from jitsu.host.process import Child, Console, spawn, unprivileged_user
@@ -31,20 +32,29 @@ from jitsu.model import Epoch, Handoff, ReadyOnTcp, Service, StopMode
 _ORDER_FD = 3
 _LAUNCHER = (sys.executable, "-I", "-m", "jitsu.guest", "--order", str(_ORDER_FD), "--user")
 _SPARES = 2
+_KEPT = 1024
+"""Command lines that are kept as words."""
 _SPARE_AFTER = 0.05
 """Seconds after a boot until the next launcher is started: the program has requests to answer."""
 
 
-def order(service: Service, epoch: Epoch, user: str) -> list[str]:
-    """Return the arguments of `jitsu.guest` for a boot of a service."""
+def order(service: Service, epoch: Epoch, user: str) -> Order:
+    """Return what a launcher is told for a boot of a service, but for its link."""
     word = f"{service.name}/{epoch}" if service.handoff is Handoff.IMPORT else ""
     ready = service.ready
-    return [
-        *("--interface", INTERFACE, "--handoff", word, "--user", user),
-        *((f"--probed={ready.port}",) if isinstance(ready, ReadyOnTcp) else ()),
-        *(f"--listen={port}" for port in service.listen),
-        *("--", service.image, *shlex.split(service.cmdline)),
-    ]
+    return Order(
+        program=[service.image, *_words(service.cmdline)],
+        listen=list(service.listen),
+        probed=ready.port if isinstance(ready, ReadyOnTcp) else None,
+        interface=INTERFACE,
+        handoff=word,
+        user=user,
+    )
+
+
+@lru_cache(_KEPT)
+def _words(cmdline: str) -> tuple[str, ...]:
+    return tuple(shlex.split(cmdline))
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,14 +167,14 @@ class ProcessBackend:
         console = self._consoles.get(service.name)
         return console.text() if console else ""
 
-    def _start(self, words: list[str], link: GuestLink, console: Console) -> Child:
-        """Return the process that becomes what `words` say. Raises HostError."""
+    def _start(self, what: Order, link: GuestLink, console: Console) -> Child:
+        """Return the process that does as it is told. Raises HostError."""
         launcher = self._take_spare() or _launch(self._user)
         join, settings = link.requests
-        plug = ["--link", str(link.index), "--join", join.hex(), "--settings", settings.hex()]
+        plug = replace(what, link=link.index, join=join.hex(), settings=settings.hex())
         try:
             launcher.child.write_to(console)
-            socket.send_fds(launcher.orders, [json.dumps([*plug, *words]).encode()], [link.fd])
+            socket.send_fds(launcher.orders, [plug.encode()], [link.fd])
         except OSError as error:
             launcher.orders.close()
             launcher.child.signal(signal.SIGKILL)

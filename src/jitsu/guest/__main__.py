@@ -3,7 +3,6 @@
 import argparse
 import ctypes
 import fcntl
-import json
 import os
 import pwd
 import resource
@@ -21,6 +20,7 @@ from pathlib import Path
 from jitsu.errors import ControlError, HostError, JitsuError
 from jitsu.guest.handover import parse_word, take_over
 from jitsu.guest.network import Kernel
+from jitsu.guest.order import Order, decode
 from jitsu.guest.store import Store
 from jitsu.model import Mac
 from jitsu.wire import arp
@@ -36,19 +36,18 @@ _ORDER_BYTES_MAX = 64 << 10
 _BACKLOG = 4096
 _NICE = -10
 """As the daemon, lest it keep us from our order: there a client waits, and it is soon done."""
-_REHEARSAL = ("--link=0", "--join=", "--settings=", "--handoff=", "--listen=1", "--", "/bin/true")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def main() -> None:
     """Do what the command line says, or what the host's daemon says by a socket."""
     try:
-        parser = _parser()  # to make it takes longer than to use it
-        options = parser.parse_args()
-        if options.order is None:
-            _become(options)
+        options = vars(_parser().parse_args())
+        orders = options.pop("order")
+        if orders is None:
+            _become(Order(**options))
         else:
-            _obey(parser, options.user, socket.socket(fileno=options.order))
+            _obey(socket.socket(fileno=orders), options["user"])
     except (JitsuError, OSError) as error:
         sys.exit(f"jitsu: {error}")
 
@@ -61,35 +60,40 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--handoff", metavar="SERVICE/EPOCH", help="else from the kernel's command")
     parser.add_argument("--user", default="", help="whom to become")
     parser.add_argument("--order", metavar="FD", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--link", type=int, default=0, help=argparse.SUPPRESS)
-    for requests in ("--join", "--settings"):
-        parser.add_argument(requests, type=bytes.fromhex, default=b"", help=argparse.SUPPRESS)
     parser.add_argument("program", nargs="*", help="the server, and its arguments")
     return parser
 
 
-def _obey(parser: argparse.ArgumentParser, user: str, orders: socket.socket) -> None:
+def _obey(orders: socket.socket, user: str) -> None:
     """Become what the daemon says, when it says so; do beforehand what can be done."""
     _die_with_daemon()
     os.chdir("/")
     wrong = _see_nobody_else()
     host = Kernel()
-    if user:
-        _ids(user)
-    parser.parse_args(_REHEARSAL)  # the first time takes five times as long
+    _rehearse(user)
     with suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, _NICE)
-    words, namespace = _await(orders)
-    options = parser.parse_args(words)
+    order, namespace = _await(orders)
     _call("setns", namespace, _CLONE_NEWNET)
     os.close(namespace)
     if wrong:  # said now, for the service's own log
         _say(wrong)
-    _become(options, orders, host)
+    _become(order, orders, host)
 
 
-def _await(orders: socket.socket) -> tuple[list[str], int]:
-    """Return the arguments of the service that we are to be, and the namespace of its network.
+def _rehearse(user: str) -> None:
+    """Do for the first time what will be in a hurry then: that takes several times as long."""
+    if user:
+        _ids(user)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        socket.send_fds(ours, [Order(["/"], [80], handoff="", user=user).encode()], [0])
+        _, fd = _await(theirs)
+        os.close(fd)
+
+
+def _await(orders: socket.socket) -> tuple[Order, int]:
+    """Return what we are to be, and the namespace of its network.
 
     There may be none for long: who waits has loaded all that it needs.
     """
@@ -101,32 +105,30 @@ def _await(orders: socket.socket) -> tuple[list[str], int]:
     hung_up.register(orders, 0)
     if hung_up.poll(0):
         sys.exit(0)
-    return json.loads(data), namespaces[0]
+    return decode(data), namespaces[0]
 
 
-def _become(
-    options: argparse.Namespace, orders: socket.socket | None = None, host: Kernel | None = None
-) -> None:
-    if not options.program:
+def _become(order: Order, orders: socket.socket | None = None, host: Kernel | None = None) -> None:
+    if not order.program:
         raise ControlError("no program is named")
-    program = options.program[0]
+    program = order.program[0]
     if not os.access(program, os.X_OK):
         raise ControlError(f"{program} cannot be executed")
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    sockets = _listen(options.listen, options.probed)
+    sockets = _listen(order.listen, order.probed)
     if host is not None:
-        _plug(options, host)  # only now: who hears from us takes us to listen
+        _plug(order, host)  # only now: who hears from us takes us to listen
     connections: list[socket.socket] = []
     store = wire = None
-    word = _word_of_kernel() if options.handoff is None else options.handoff
+    word = _word_of_kernel() if order.handoff is None else order.handoff
     if word:
-        store = Store(options.interface)
+        store = Store(order.interface)
         connections = take_over(store, *parse_word(word), told=_say)
     elif orders:
-        wire = _announce(options.interface)
-    if options.user:
-        _drop_privileges(options.user)
+        wire = _announce(order.interface)
+    if order.user:
+        _drop_privileges(order.user)
     if store:
         store.settle()
         wire = store.leave()
@@ -136,7 +138,7 @@ def _become(
         orders.close()
     _pass_on([*sockets, *connections])
     _tell(["listen"] * len(sockets) + ["connection"] * len(connections))
-    _execute(options.program, options.user, obeys=orders is not None)
+    _execute(order.program, order.user, obeys=orders is not None)
 
 
 def _execute(program: list[str], user: str, *, obeys: bool) -> None:
@@ -152,14 +154,14 @@ def _execute(program: list[str], user: str, *, obeys: bool) -> None:
         raise HostError(f"cannot execute {program[0]}{who}: {error.strerror}") from error
 
 
-def _plug(options: argparse.Namespace, host: Kernel) -> None:
+def _plug(order: Order, host: Kernel) -> None:
     """Bring up our end of the cable, and make the other, on the host, a port of the bridge."""
     ours = Kernel()
-    ours.request(options.settings)
-    host.request(options.join)
-    if options.link:
-        host.await_carrier(options.link)
-        ours.await_carrier(socket.if_nametoindex(options.interface))
+    ours.request(bytes.fromhex(order.settings))
+    host.request(bytes.fromhex(order.join))
+    if order.link:
+        host.await_carrier(order.link)
+        ours.await_carrier(socket.if_nametoindex(order.interface))
     ours.close()
     host.close()
 

@@ -1,10 +1,10 @@
 """A client of the store by the store link, over a packet socket: one request after the other."""
 
+import os
 import select
 import socket
 import time
 from collections.abc import Sequence
-from random import SystemRandom
 
 from jitsu.core.xenstore.guest_end import GuestEnd
 from jitsu.errors import ControlError, HostError
@@ -23,8 +23,7 @@ class Store:
 
     def __init__(self, interface: str) -> None:
         """Reach it by `interface`. Raises HostError."""
-        random = SystemRandom()
-        self._end = GuestEnd(draw=lambda: random.randrange(1, 1 << 32))
+        self._end = GuestEnd(draw=_draw)
         self._messages = Messages()
         self._inbox: list[Message] = []
         self._posted: Message | None = None
@@ -135,6 +134,11 @@ class Store:
                 self._socket.sendto(payload, self._to)
             except OSError:  # it is not up yet, or its queue is full: the link sends it again
                 return
+
+
+def _draw() -> int:
+    """Return a random number that is not 0; `random` would load a library of cryptography."""
+    return int.from_bytes(os.urandom(4)) or 1
 
 
 def _read(number: int, path: bytes) -> Message:
