@@ -17,14 +17,15 @@ _COLOURS = {"awake": "green", "booting": "yellow", "stopping": "yellow", "failed
 
 
 def command(run: Run = None, config: ConfigFile = None, as_json: Json = False) -> None:
-    """List the services: state, address, memory, summons, open connections."""
+    """List the services: state, address, memory, summons, open connections; then what is wrong."""
     rows = ask(run, config, "ls")
     if as_json:
         print(json.dumps(rows, indent=2))
         return
     table = Table(box=None, pad_edge=False)
-    for column in (*_COLUMNS, *(["REASON"] if any(row["reason"] for row in rows) else [])):
-        table.add_column(column, overflow="fold")
+    for column in _COLUMNS:
+        # An address in two pieces could not be copied.
+        table.add_column(column, overflow="fold", no_wrap=column != "DNS")
     for row in rows:
         colour = _COLOURS.get(row["state"], "dim")
         table.add_row(
@@ -37,9 +38,12 @@ def command(run: Run = None, config: ConfigFile = None, as_json: Json = False) -
             str(row["summons"]),
             str(row["flows"]),
             "\n".join(row["dns"]),
-            *([escape(row["reason"])] if row["reason"] else []),
         )
-    Console(width=None if sys.stdout.isatty() else _NO_LIMIT).print(table)
+    console = Console(width=None if sys.stdout.isatty() else _NO_LIMIT)
+    console.print(table)
+    for row in rows:
+        if row["reason"]:
+            console.print(f"{row['name']}: {escape(row['reason'])}", highlight=False)
 
 
 def _ago(since: float) -> str:
