@@ -19,8 +19,13 @@
  * - A process group of its own, and an environment with nothing of ours.
  * - A thread id where the C library keeps it: the kernel writes it there (CLONE_CHILD_SETTID).
  *
- * We answer with its process id, or a negative errno(3). When the socket is closed we end: with
- * whoever has started us, however that ends.
+ * - A value for the stack protector that no other copy has. (What guards the C library's own
+ *   pointers is in use already, and stays the same.)
+ *
+ * What differs: /proc/PID/environ and the auxiliary vector are those that we were executed with.
+ *
+ * We answer with its process id, or a negative errno(3). We end when the socket is closed, and are
+ * killed with whoever has started us: then what is in the socket is for nobody.
  *
  * There is no C library here, only what the kernel offers: the program's own is at a point where it
  * has not been told to start, and need not be of any version.
@@ -36,14 +41,15 @@ enum {
 };
 enum {
     WRITE = 1, CLOSE = 3, RECVMSG = 47, CLONE = 56, FCNTL = 72, SETPGID = 109, PRCTL = 157,
-    EXIT_GROUP = 231,
+    EXIT_GROUP = 231, GETRANDOM = 318,
 };
-enum { PR_SET_MM = 35, PR_SET_MM_ARG_END = 9, PR_GET_TID_ADDRESS = 40 };
+enum { PR_SET_PDEATHSIG = 1, PR_SET_MM = 35, PR_SET_MM_ARG_END = 9, PR_GET_TID_ADDRESS = 40 };
 enum { SOL_SOCKET = 1, SCM_RIGHTS = 1, MSG_TRUNC = 0x20, MSG_CTRUNC = 8 };
 enum {
     CLONE_PARENT = 0x8000,
     CLONE_CHILD_CLEARTID = 0x200000,
     CLONE_CHILD_SETTID = 0x1000000,
+    SIGKILL = 9,
     SIGCHLD = 17,
 };
 enum { EINTR = 4, E2BIG = 7, F_GETFD = 1 };
@@ -138,6 +144,16 @@ rename(char *title, word room, const char *words, word length)
         title[i] = 0;
 }
 
+/* Have the C library's stack protector check for something new (the TLS ABI of x86-64). */
+static void
+renew_guard(void)
+{
+    word guard;
+
+    if (call(GETRANDOM, (word)&guard, sizeof guard, 0, 0, 0) == sizeof guard)
+        __asm__ volatile("movq %0, %%fs:0x28" : : "r"(guard & ~0xffUL));
+}
+
 /* Answer messages; return in each copy, with the number of its words, and never in ourselves. */
 static int
 serve(char *title, word room, word *tid_address)
@@ -158,6 +174,7 @@ serve(char *title, word room, word *tid_address)
                 call(SETPGID, 0, 0, 0, 0, 0);
                 /* Where we may not, it is shown with zeros behind. */
                 call(PRCTL, PR_SET_MM, PR_SET_MM_ARG_END, (word)title + length, 0, 0);
+                renew_guard();
                 return count;
             }
             rename(title, room, ours, room);
@@ -182,6 +199,7 @@ __libc_start_main(main_function *main, int argc, char **argv, void (*init)(void)
     while (*end++)
         ;
     room = (word)(end - argv[0]);
+    /* The kernel tells where the thread's id is if it has CONFIG_CHECKPOINT_RESTORE. */
     if (room > sizeof ours || call(PRCTL, PR_GET_TID_ADDRESS, (word)&tid_address, 0, 0, 0) != 0)
         return start(main, argc, argv, init, fini, rtld_fini, stack_end);
     copy(ours, argv[0], room);
@@ -190,6 +208,7 @@ __libc_start_main(main_function *main, int argc, char **argv, void (*init)(void)
     for (word i = 0; i < DESCRIPTORS_MAX; i++)
         if (call(FCNTL, i, F_GETFD, 0, 0, 0) >= 0) /* some library's: no room for theirs */
             return start(main, argc, argv, init, fini, rtld_fini, stack_end);
+    call(PRCTL, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
     call(WRITE, CONTROL, (word) "", 1, 0, 0); /* that we are ready */
     argc = serve(argv[0], room, tid_address);
     environ = environment;

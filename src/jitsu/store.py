@@ -109,6 +109,8 @@ class Client(Requests):
         self._watches: dict[bytes, Callable[[bytes | None], None]] = {}
         self._tokens = 0
         self._gone: ControlError | None = None
+        self.heard = 0
+        """Messages that the store has sent."""
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Done when the store has gone: why."""
 
@@ -218,6 +220,7 @@ class Client(Requests):
     def take(self, data: bytes) -> None:
         """Take what the store has sent. Raises ProtocolError when it is not its protocol."""
         for message in self._messages.feed(data):
+            self.heard += 1
             self._take(message)
 
     def lose(self, reason: str) -> None:
@@ -293,7 +296,8 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Have it known."""
         self.lose("the store has closed the connection")
-        self.closed.set_result(None)
+        if not self.closed.done():  # unless who waited for it was cancelled
+            self.closed.set_result(None)
 
     def lose(self, reason: str) -> None:
         """Say why it is over, unless it has been said."""

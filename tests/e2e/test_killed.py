@@ -125,4 +125,11 @@ def forkserver(lab: Lab) -> list[int]:
     assert lab.process is not None
     tasks = Path(f"/proc/{lab.process.pid}/task").glob("*/children")
     pids = {int(pid) for task in tasks for pid in task.read_text().split()}
-    return [p for p in pids if "jitsu: loaded" in Path(f"/proc/{p}/cmdline").read_text()]
+    return [p for p in pids if b"jitsu: loaded" in _command(p)]
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except FileNotFoundError:
+        return b""

@@ -5,10 +5,11 @@ import os
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -28,8 +29,11 @@ def children() -> dict[int, str]:
     (proc(5))
     """
     tasks = Path("/proc/self/task").glob("*/children")
-    pids = {int(pid) for task in tasks for pid in task.read_text().split()}
-    return {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in pids}
+    found = {}
+    for pid in [int(pid) for task in tasks for pid in task.read_text().split()]:
+        with suppress(FileNotFoundError):
+            found[pid] = Path(f"/proc/{pid}/cmdline").read_text()
+    return found
 
 
 class Forks:
@@ -37,7 +41,6 @@ class Forks:
 
     def __init__(self, program: str) -> None:
         self.complaints: list[str] = []
-        self.lost = 0
         self.server = ForkServer(program, self.complaints.append)
         self._others = children()
 
@@ -47,23 +50,30 @@ class Forks:
         """Run a program to its end; return its exit code and what it said."""
         console = Console()
         async with asyncio.timeout(PATIENCE):
-            child = await self.server.spawn(argv, fds or {}, console, self._lose)
+            child = await self.server.spawn(argv, fds or {}, console)
             return await child.exited, console.text()
 
+    def pids(self) -> set[int]:
+        """Return the servers that are there."""
+        return {pid for pid, said in children().items() if TITLE in said} - self._others.keys()
+
     def pid(self) -> int:
-        """Return the server that waits."""
-        (pid,) = (p for p, words in children().items() if TITLE in words and p not in self._others)
+        """Return the server that is there."""
+        (pid,) = self.pids()
         return pid
 
     async def end(self) -> None:
         """Have it ended, and all others of ours."""
         async with asyncio.timeout(PATIENCE):
             await self.server.close()
-            while children().keys() - self._others.keys():
-                await asyncio.get_running_loop().run_in_executor(None, os.sched_yield)
+            await until(lambda: children().keys() <= self._others.keys())
 
-    def _lose(self) -> None:
-        self.lost += 1
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what no event tells of."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.get_running_loop().run_in_executor(None, os.sched_yield)
 
 
 @asynccontextmanager
@@ -183,22 +193,93 @@ def test_a_server_that_is_killed() -> None:
             assert await server.spawn(shell("echo 1")) == (0, "1\n")
             assert await server.spawn(shell("echo 2")) == (0, "2\n")
             await server.server.begin()
-            assert server.pid() != first
+            await until(lambda: len(server.pids() - {first}) == 1)
             assert await server.spawn(shell("echo 3")) == (0, "3\n")
 
     asyncio.run(story())
 
 
-def test_a_server_that_is_killed_while_it_is_asked() -> None:
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+def test_a_server_that_does_not_answer(how: str) -> None:
     async def story() -> None:
         async with forks(SHELL) as server:
             os.kill(server.pid(), signal.SIGSTOP)
-            asked = asyncio.create_task(server.spawn(shell("echo here")))
-            await asyncio.sleep(0)  # let it ask
-            os.kill(server.pid(), signal.SIGKILL)
-            assert await asked == (0, "here\n")
-            assert server.lost == 1
+            asked = [asyncio.create_task(server.spawn(shell("echo here"))) for _ in range(3)]
+            await asyncio.sleep(0)  # let them ask
+            if how == "killed":
+                os.kill(server.pid(), signal.SIGKILL)
+            assert await asyncio.gather(*asked) == [(0, "here\n")] * 3
             await server.server.begin()
+
+    asyncio.run(story())
+
+
+def test_a_copy_that_a_killed_server_has_not_told_of() -> None:
+    """It is ended; another with the same command line, which is known, is not."""
+    script = "echo $$; read x <&3"
+
+    def running() -> set[int]:
+        return {pid for pid, words in children().items() if script in words}
+
+    async def story() -> None:
+        async with forks(SHELL) as server:
+            ours, theirs = socket.socketpair()
+            with ours, theirs:
+                fds = {3: theirs.fileno()}
+                known = asyncio.create_task(server.spawn(shell(script), fds))
+                await until(lambda: running() != set() and running() <= server.server._known)
+                (first,) = running()
+                asked = asyncio.create_task(server.spawn(shell(script), fds))
+                await asyncio.sleep(0)  # let it ask
+                assert server.server._server is not None
+                untold = server.server._server.socket
+                assert select.select([untold], [], [], PATIENCE)[0]
+                untold.recv(4)  # what it would not have said
+                (lost,) = running() - {first}
+                os.kill(server.pid(), signal.SIGKILL)
+                await until(lambda: len(running()) == 2 and lost not in running())
+                (second,) = running() - {first}
+                ours.sendall(b"one\n")
+                ours.sendall(b"two\n")
+                ours.shutdown(socket.SHUT_WR)
+                assert await known == (0, f"{first}\n")
+                assert await asked == (0, f"{second}\n")
+            await server.server.begin()
+
+    asyncio.run(story())
+
+
+def test_after_a_crash_it_is_loaded_elsewhere() -> None:
+    async def story() -> None:
+        async with forks(SHELL) as server:
+            first = server.pid()
+            assert await server.spawn(shell("kill -SEGV $$")) == (-signal.SIGSEGV, "")
+            await until(lambda: server.pids() > set() and first not in server.pids())
+            assert await server.spawn(shell("kill -TERM $$")) == (-signal.SIGTERM, "")
+            second = server.pid()
+            assert await server.spawn(shell("exit")) == (0, "")
+            assert server.pid() == second != first
+
+    asyncio.run(story())
+
+
+def test_each_copy_has_a_stack_protector_of_its_own(tmp_path: Path) -> None:
+    source = b"""
+        #include <stdio.h>
+        int main(void) {
+            unsigned long guard;
+            __asm__("movq %%fs:0x28, %0" : "=r"(guard));
+            return printf("%lx\\n", guard) < 0;
+        }"""
+    program = tmp_path / "guard"
+    subprocess.run(["gcc", "-o", program, "-x", "c", "-"], input=source, check=True)
+
+    async def story() -> None:
+        async with forks(str(program)) as server:
+            ends = [await server.spawn([str(program)]) for _ in range(5)]
+            assert {code for code, _ in ends} == {0}
+            assert len({said for _, said in ends}) == 5
+            assert all(said.endswith("00\n") for _, said in ends)  # strings end before it
 
     asyncio.run(story())
 

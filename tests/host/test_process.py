@@ -340,7 +340,7 @@ def test_what_is_left_is_ended(tmp_path: Path) -> None:
     assert name == f"jitsu-www@{tmp_path}/a,,b"  # a comma of a QEMU option's value
     with bystander("-name", name) as left, bystander() as other, nothing_leaks():
         Leftovers(tmp_path / "a,b", said.append).end()
-        assert said == [f"www: killed process {left.pid} that nobody knew of"]
+        assert said == [f"www: killed process {left.pid} of an earlier daemon"]
         assert left.wait(PATIENCE) == -signal.SIGKILL
         assert other.poll() is None
 

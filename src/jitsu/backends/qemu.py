@@ -19,7 +19,6 @@ import shutil
 import signal
 import socket
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 from jitsu.backends.base import Exit, Watch
@@ -301,8 +300,7 @@ class QemuBackend:
             try:
                 if self._forks is None:
                     return spawn(command, fds, console), ours
-                lost = partial(self._leftovers.end, service.name)
-                return await self._forks.spawn(command, fds, console, lost), ours
+                return await self._forks.spawn(command, fds, console), ours
             except BaseException:
                 ours.close()
                 raise

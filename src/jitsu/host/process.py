@@ -224,18 +224,18 @@ class Leftovers:
         """Return what the hypervisor of `guest` is to be called."""
         return f"jitsu-{guest}@{self._folder}"
 
-    def end(self, only: str = "") -> None:
-        """Kill what an earlier daemon has left, of one guest or all; blocks until it is gone."""
+    def end(self) -> None:
+        """Kill what an earlier daemon has left; blocks until it is gone."""
         for process in Path("/proc").glob("[0-9]*"):
             with suppress(ProcessLookupError):
-                self._end(int(process.name), only)
+                self._end(int(process.name))
 
-    def _end(self, pid: int, only: str) -> None:
+    def _end(self, pid: int) -> None:
         pidfd = os.pidfd_open(pid)  # first: from now on the number is nobody else's
         try:
             guest = self._guest_of(pid)
-            if guest and (not only or guest == only):
-                self._report(f"{guest}: killed process {pid} that nobody knew of")
+            if guest:
+                self._report(f"{guest}: killed process {pid} of an earlier daemon")
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
                 select.select([pidfd], [], [], 5.0)
         finally:

@@ -194,18 +194,24 @@ class HostStore:
 
     @contextmanager
     def _asking(self) -> Iterator[Client]:
-        """Have the client; a store that answers nothing for long is taken for gone."""
+        """Have the client; a store that says nothing for long is taken for gone."""
         client = self._client
         if client is None:
             raise HostError(f"there is no XenStore: {self._reason}")
-        why = f"it has not answered for {self._patience:g} s"
-        overdue = asyncio.get_running_loop().call_later(self._patience, client.lose, why)
+        watchdog = asyncio.create_task(self._overdue(client))
         try:
             yield client
         except ControlError as error:
             raise HostError(f"the XenStore has gone: {error}") from error
         finally:
-            overdue.cancel()
+            watchdog.cancel()
+
+    async def _overdue(self, client: Client) -> None:
+        heard = -1
+        while heard != client.heard:
+            heard = client.heard
+            await asyncio.sleep(self._patience)
+        client.lose(f"it has not answered for {self._patience:g} s")
 
     async def _keep(self, first: asyncio.Future[None]) -> None:
         """Be connected, whatever becomes of the store."""
