@@ -27,6 +27,8 @@ class Store:
         self._messages = Messages()
         self._inbox: list[Message] = []
         self._posted: Message | None = None
+        self._owed: list[bytes] = []
+        """An acknowledgement that travels with the next request, if that comes at once."""
         self._kept: dict[bytes, bytes | None] = {}
         self._to = (interface, int(EtherType.STORE_LINK), 0, 0, _GROUP)
         kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
@@ -38,6 +40,7 @@ class Store:
 
     def leave(self) -> socket.socket:
         """Return the socket, to be closed; the host notices when the guest is gone."""
+        self._send(self._owed)
         return self._socket
 
     def read(self, *paths: bytes) -> list[bytes | None]:
@@ -114,6 +117,7 @@ class Store:
 
     def _hear(self) -> None:
         """Wait for the next frame, or for the time to send one again."""
+        self._send(self._owed)
         wait = self._end.retry_at - time.monotonic()
         timeout = None if wait == float("inf") else max(0.0, wait)
         if select.select([self._socket], [], [], timeout)[0]:
@@ -121,7 +125,11 @@ class Store:
                 payload = self._socket.recv(_FRAME_MAX)
             except OSError:  # the interface was down
                 return
-            self._send(self._end.handle(payload, time.monotonic()))
+            said = self._end.handle(payload, time.monotonic())
+            if self._end.retry_at == float("inf"):
+                self._owed = said
+            else:
+                self._send(said)
         self._send(self._end.tick(time.monotonic()))
         if self._end.resets:
             raise ControlError("the host has forgotten this guest")
@@ -129,6 +137,8 @@ class Store:
         self._end.received.clear()
 
     def _send(self, payloads: list[bytes]) -> None:
+        if payloads:
+            self._owed = []
         for payload in payloads:
             try:
                 self._socket.sendto(payload, self._to)

@@ -30,9 +30,11 @@ from jitsu.host.splice import Splicer
 from jitsu.host.storeport import StorePort
 from jitsu.host.tap import open_tap, tap_name
 from jitsu.model import Handoff, Mac, Name, Service
+from jitsu.wire.ethernet import EtherType
 
 T = TypeVar("T")
 _ETH_P_ALL = 3
+_STORE_LINK = EtherType.STORE_LINK.to_bytes(2, "big")
 _FRAME_MAX = 9216 + 18
 """A jumbo frame; no larger one crosses a bridge."""
 _GUEST_FRAME_MAX = 65535 + 18
@@ -217,7 +219,8 @@ class KernelLink:
                 frame, origin = self._socket.recvfrom(_GUEST_FRAME_MAX)
             except OSError:  # nothing more, or the tap is down
                 return
-            if origin[2] != socket.PACKET_OUTGOING:
+            # The store link is for its own port, and no sign that the guest has its addresses.
+            if origin[2] != socket.PACKET_OUTGOING and frame[12:14] != _STORE_LINK:
                 self._on_frame(frame)
 
 
