@@ -95,9 +95,21 @@ def test_at_any_instant(lab6: Lab, mode: str) -> None:
                 assert lab6.process is not None
                 lab6.process.send_signal(signal.SIGKILL)
                 lab6.process.wait()
+                killed = lab6.process.pid
             with SERVES[mode](lab6):
                 outcomes = [client.outcome() for client in clients]
         assert set(outcomes) <= {"served", "told"}, (instant, outcomes)
+        eventually(lambda: not any(map(of(killed), commands())))  # noqa: B023  (it is done at once)
+
+
+def commands() -> list[bytes]:
+    """Return the command lines of all processes."""
+    return [_command(int(path.name)) for path in Path("/proc").glob("[0-9]*")]
+
+
+def of(daemon: int) -> Callable[[bytes], bool]:
+    """Tell launchers of a daemon from others."""
+    return lambda command: b"\0--daemon\0%d\0" % daemon in command
 
 
 def test_the_fork_server(lab: Lab) -> None:

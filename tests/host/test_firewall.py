@@ -1,5 +1,6 @@
 """nftables for real: who may send what on the bridge, and what is counted of it."""
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -581,3 +582,17 @@ def test_what_nftables_does_not_take() -> None:
         with pytest.raises(HostError, match=r"nftables: Error: .*; Jitsu needs the kernel's"):
             Firewall("no bridge", NETWORK.probe, [("no bridge-g0", WWW)], pytest.fail)
         assert tables() == set()
+
+
+def test_no_guest_inherits_its_socket() -> None:
+    with kernel.lab():
+        before = descriptors()
+        rules = Firewall(BRIDGE, NETWORK.probe, [(f"{BRIDGE}-g0", WWW)], pytest.fail)
+        made = {fd: os.get_inheritable(fd) for fd in descriptors() - before}
+        rules.close()
+    assert list(made.values()) == [False]
+
+
+def descriptors() -> set[int]:
+    """Return which are open, but that of the listing itself."""
+    return {int(path.name) for path in Path("/proc/self/fd").iterdir() if path.exists()}

@@ -19,6 +19,7 @@ from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 
 from jitsu.backends.base import Exit, Watch
 from jitsu.errors import BootError, HostError
@@ -30,7 +31,7 @@ from jitsu.host.veth import INTERFACE
 from jitsu.model import Epoch, Handoff, ReadyOnTcp, Service, StopMode
 
 _ORDER_FD = 3
-_LAUNCHER = (sys.executable, "-I", "-m", "jitsu.guest", "--order", str(_ORDER_FD), "--user")
+_LAUNCHER = (sys.executable, "-I", "-m", "jitsu.guest", "--order", str(_ORDER_FD))
 _SPARES = 2
 _KEPT = 1024
 """Command lines that are kept as words."""
@@ -202,8 +203,10 @@ def _launch(user: str) -> _Launcher:
         raise HostError(f"no socket for a launcher: {error.strerror}") from error
     with theirs:
         try:
+            us = str(Path("/proc/self").readlink())  # as the child will find it there
+            argv = (*_LAUNCHER, "--daemon", us, "--user", user)
             with children_apart():
-                child = spawn((*_LAUNCHER, user), {_ORDER_FD: theirs.fileno()}, Console())
+                child = spawn(argv, {_ORDER_FD: theirs.fileno()}, Console())
         except (HostError, OSError) as error:
             ours.close()
             raise HostError(f"no launcher: {error}") from error

@@ -6,7 +6,6 @@ import fcntl
 import os
 import pwd
 import resource
-import select
 import signal
 import socket
 import struct
@@ -34,6 +33,7 @@ _FD_FIRST = 3
 _SIOCGIFADDR = 0x8915
 _ORDER_BYTES_MAX = 64 << 10
 _BACKLOG = 4096
+_STATUS_MAX = 4096
 _NICE = -10
 """As the daemon, lest it keep us from our order: there a client waits, and it is soon done."""
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -43,11 +43,11 @@ def main() -> None:
     """Do what the command line says, or what the host's daemon says by a socket."""
     try:
         options = vars(_parser().parse_args())
-        orders = options.pop("order")
+        orders, pid = options.pop("order"), options.pop("daemon")
         if orders is None:
             _become(Order(**options))
         else:
-            _obey(socket.socket(fileno=orders), options["user"])
+            _obey(_Daemon(socket.socket(fileno=orders), pid), options["user"])
     except (JitsuError, OSError) as error:
         sys.exit(f"jitsu: {error}")
 
@@ -60,25 +60,47 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--handoff", metavar="SERVICE/EPOCH", help="else from the kernel's command")
     parser.add_argument("--user", default="", help="whom to become")
     parser.add_argument("--order", metavar="FD", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--daemon", metavar="PID", type=int, help=argparse.SUPPRESS)
     parser.add_argument("program", nargs="*", help="the server, and its arguments")
     return parser
 
 
-def _obey(orders: socket.socket, user: str) -> None:
+class _Daemon:
+    """Who has started us, and what it gives its orders by."""
+
+    def __init__(self, orders: socket.socket, pid: int) -> None:
+        """`pid` is the daemon's in /proc as we find it."""
+        self.orders = orders
+        self._pid = pid
+        self._status = os.open("/proc/self/stat", os.O_RDONLY | os.O_CLOEXEC)
+
+    def die_with(self) -> None:
+        """Be killed when it is, and with us all that we have started; now, if it has been.
+
+        Whoever is killed leaves its children to others, and only then hangs up.
+        """
+        _call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL)
+        # After our name, which may hold anything: state, parent (proc(5)).
+        parent = os.pread(self._status, _STATUS_MAX, 0).rpartition(b")")[2].split()[1]
+        if int(parent) != self._pid:
+            sys.exit(0)
+
+
+def _obey(daemon: _Daemon, user: str) -> None:
     """Become what the daemon says, when it says so; do beforehand what can be done."""
-    _die_with_daemon()
+    daemon.die_with()
     os.chdir("/")
     wrong = _see_nobody_else()
     host = Kernel()
     _rehearse(user)
     with suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, _NICE)
-    order, namespace = _await(orders)
+    order, namespace = _await(daemon.orders)
     _call("setns", namespace, _CLONE_NEWNET)
     os.close(namespace)
     if wrong:  # said now, for the service's own log
         _say(wrong)
-    _become(order, orders, host)
+    _become(order, daemon, host)
 
 
 def _rehearse(user: str) -> None:
@@ -99,16 +121,11 @@ def _await(orders: socket.socket) -> tuple[Order, int]:
     """
     data, namespaces, _, _ = socket.recv_fds(orders, _ORDER_BYTES_MAX, 1)
     if not namespaces:
-        sys.exit(0)  # the daemon has gone, or needs us no more
-    # Killed before we were to die with it, it has left us an order, and nobody who knows of us.
-    hung_up = select.poll()
-    hung_up.register(orders, 0)
-    if hung_up.poll(0):
-        sys.exit(0)
+        sys.exit(0)  # the daemon needs us no more
     return decode(data), namespaces[0]
 
 
-def _become(order: Order, orders: socket.socket | None = None, host: Kernel | None = None) -> None:
+def _become(order: Order, daemon: _Daemon | None = None, host: Kernel | None = None) -> None:
     if not order.program:
         raise ControlError("no program is named")
     program = order.program[0]
@@ -125,7 +142,7 @@ def _become(order: Order, orders: socket.socket | None = None, host: Kernel | No
     if word:
         store = Store(order.interface)
         connections = take_over(store, *parse_word(word), told=_say)
-    elif orders:
+    elif daemon:
         wire = _announce(order.interface)
     if order.user:
         _drop_privileges(order.user)
@@ -133,18 +150,18 @@ def _become(order: Order, orders: socket.socket | None = None, host: Kernel | No
         store.settle()
         wire = store.leave()
     if wire:
-        _close(wire, orders)
-    if orders:
-        orders.close()
+        _close(wire, daemon)
+    if daemon:
+        daemon.orders.close()
     _pass_on([*sockets, *connections])
     _tell(["listen"] * len(sockets) + ["connection"] * len(connections))
-    _execute(order.program, order.user, obeys=orders is not None)
+    _execute(order.program, order.user, daemon)
 
 
-def _execute(program: list[str], user: str, *, obeys: bool) -> None:
+def _execute(program: list[str], user: str, daemon: _Daemon | None) -> None:
     """Become a program, as which we are `user` already. Raises HostError."""
-    if obeys:
-        _die_with_daemon()  # which was forgotten with the privileges
+    if daemon:
+        daemon.die_with()  # which was forgotten with the privileges
         os.setpriority(os.PRIO_PROCESS, 0, 0)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # which Python ignores
     try:
@@ -214,15 +231,15 @@ def _announce(interface: str) -> socket.socket:
     return wire
 
 
-def _close(wire: socket.socket, orders: socket.socket | None) -> None:
+def _close(wire: socket.socket, daemon: _Daemon | None) -> None:
     """Close a packet socket.
 
     The kernel waits 10 ms until nobody uses it (packet_release), and the client with us: who
     gives the orders gets it, too, and is the last to close it.
     """
-    if orders:
-        with suppress(OSError):  # the daemon has gone, and we go with it
-            socket.send_fds(orders, [b"close"], [wire.fileno()])
+    if daemon:
+        with suppress(OSError):  # it has gone, and we go with it
+            socket.send_fds(daemon.orders, [b"close"], [wire.fileno()])
     wire.close()
 
 
@@ -277,11 +294,6 @@ def _see_nobody_else() -> str:
     except OSError as error:  # within a container, say
         return f"the host's processes can be seen: {error.strerror}"
     return ""
-
-
-def _die_with_daemon() -> None:
-    """Be killed when whoever has started us is, and with us all that we have started."""
-    _call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _call(function: str, *arguments: int | bytes | None) -> None:

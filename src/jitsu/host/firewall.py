@@ -25,9 +25,11 @@ on sleeping services would fill its table, which then drops everybody's packets.
 
 import ctypes
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
 from typing import Any
 
 from jitsu.core.readiness import OWN_MAC
@@ -339,6 +341,11 @@ update @{open} {{ {ip} saddr . tcp dport . tcp sport timeout {open_timeout} }}
     tcp flags & rst != 0 delete @{open} {{ {ip} saddr . tcp dport . tcp sport }}"""
 
 
+def _descriptors() -> set[int]:
+    """Return which descriptors are open, but that of the listing, which is closed."""
+    return {int(path.name) for path in Path("/proc/self/fd").iterdir() if path.exists()}
+
+
 class _GoneError(HostError):
     """A table or set is not there."""
 
@@ -354,7 +361,10 @@ class _Nftables:
         self._lib.nft_ctx_new.restype = ctypes.c_void_p
         for name in ("nft_ctx_get_output_buffer", "nft_ctx_get_error_buffer"):
             getattr(self._lib, name).restype = ctypes.c_char_p
+        before = _descriptors()
         self._context = ctypes.c_void_p(self._lib.nft_ctx_new(0))
+        for fd in _descriptors() - before:
+            os.set_inheritable(fd, False)  # guests are not to have its netlink socket
         self._lib.nft_ctx_output_set_flags(self._context, _JSON)
         self._lib.nft_ctx_buffer_output(self._context)
         self._lib.nft_ctx_buffer_error(self._context)
