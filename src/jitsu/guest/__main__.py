@@ -126,11 +126,7 @@ def _await(orders: socket.socket) -> tuple[Order, int]:
 
 
 def _become(order: Order, daemon: _Daemon | None = None, host: Kernel | None = None) -> None:
-    if not order.program:
-        raise ControlError("no program is named")
-    program = order.program[0]
-    if not os.access(program, os.X_OK):
-        raise ControlError(f"{program} cannot be executed")
+    _check(order.program)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     sockets = _listen(order.listen, order.probed)
@@ -146,6 +142,8 @@ def _become(order: Order, daemon: _Daemon | None = None, host: Kernel | None = N
         wire = _announce(order.interface)
     if order.user:
         _drop_privileges(order.user)
+        if daemon:
+            daemon.die_with()  # which was forgotten with the privileges
     if store:
         store.settle()
         wire = store.leave()
@@ -155,13 +153,20 @@ def _become(order: Order, daemon: _Daemon | None = None, host: Kernel | None = N
         daemon.orders.close()
     _pass_on([*sockets, *connections])
     _tell(["listen"] * len(sockets) + ["connection"] * len(connections))
-    _execute(order.program, order.user, daemon)
+    _execute(order.program, order.user, hurries=daemon is not None)
 
 
-def _execute(program: list[str], user: str, daemon: _Daemon | None) -> None:
+def _check(program: list[str]) -> None:
+    """Raise ControlError if there is nothing to execute."""
+    if not program:
+        raise ControlError("no program is named")
+    if not os.access(program[0], os.X_OK):
+        raise ControlError(f"{program[0]} cannot be executed")
+
+
+def _execute(program: list[str], user: str, *, hurries: bool) -> None:
     """Become a program, as which we are `user` already. Raises HostError."""
-    if daemon:
-        daemon.die_with()  # which was forgotten with the privileges
+    if hurries:
         os.setpriority(os.PRIO_PROCESS, 0, 0)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # which Python ignores
     try:
