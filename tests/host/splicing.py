@@ -28,6 +28,7 @@ from jitsu.host import netlink
 from jitsu.host.link import KernelNetwork, kernel_network
 from jitsu.host.netns import CLIENT_PORT, two_hosts
 from jitsu.host.splice import Splicer
+from jitsu.rtnetlink import Requests
 from jitsu.wire.tcb import Tcb, TcbState
 from jitsu.wire.tcp import Flags, Options, Segment, seq_add, seq_diff
 
@@ -267,7 +268,7 @@ class Proxy:
             self._hand_over()
 
     def _hand_over(self) -> None:
-        with closing(netlink.Requests()) as requests:
+        with closing(Requests()) as requests:
             requests.send(netlink.own(WWW.mac, socket.if_nametoindex(GUEST_PORT)))
         for frame in self.held:
             self._to_guest(frame)

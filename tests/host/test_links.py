@@ -9,6 +9,7 @@ from host import kernel
 from jitsu.host import netlink
 from jitsu.host.links import Links
 from jitsu.host.tap import open_tap
+from jitsu.rtnetlink import Requests
 
 pytestmark = kernel.marks()
 
@@ -38,7 +39,7 @@ def test_a_port_that_leaves_its_bridge_or_has_another_name_is_still_there() -> N
         links = Links()
         fd = open_tap("tcfg-one")
         index = await links.appeared("tcfg-one")
-        requests = netlink.Requests()
+        requests = Requests()
         requests.send(netlink.join(index, socket.if_nametoindex(kernel.BRIDGE), "tcfg-port"))
         gone = asyncio.create_task(links.vanished(index))
         await asyncio.sleep(0)

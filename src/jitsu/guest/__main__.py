@@ -18,10 +18,10 @@ from pathlib import Path
 
 from jitsu.errors import ControlError, HostError, JitsuError
 from jitsu.guest.handover import parse_word, take_over
-from jitsu.guest.network import Kernel
 from jitsu.guest.order import Order, decode
 from jitsu.guest.store import Store
 from jitsu.model import Mac
+from jitsu.rtnetlink import Requests
 from jitsu.wire import arp
 from jitsu.wire.ethernet import BROADCAST, EtherType, Frame, encode
 
@@ -91,7 +91,7 @@ def _obey(daemon: _Daemon, user: str) -> None:
     daemon.die_with()
     os.chdir("/")
     wrong = _see_nobody_else()
-    host = Kernel()
+    host = Requests()
     _rehearse(user)
     with suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, _NICE)
@@ -125,7 +125,7 @@ def _await(orders: socket.socket) -> tuple[Order, int]:
     return decode(data), namespaces[0]
 
 
-def _become(order: Order, daemon: _Daemon | None = None, host: Kernel | None = None) -> None:
+def _become(order: Order, daemon: _Daemon | None = None, host: Requests | None = None) -> None:
     _check(order.program)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -176,11 +176,11 @@ def _execute(program: list[str], user: str, *, hurries: bool) -> None:
         raise HostError(f"cannot execute {program[0]}{who}: {error.strerror}") from error
 
 
-def _plug(order: Order, host: Kernel) -> None:
+def _plug(order: Order, host: Requests) -> None:
     """Bring up our end of the cable, and make the other, on the host, a port of the bridge."""
-    ours = Kernel()
-    ours.request(bytes.fromhex(order.settings))
-    host.request(bytes.fromhex(order.join))
+    ours = Requests()
+    ours.send(bytes.fromhex(order.settings))
+    host.send(bytes.fromhex(order.join))
     if order.link:
         host.await_carrier(order.link)
         ours.await_carrier(socket.if_nametoindex(order.interface))

@@ -30,6 +30,7 @@ from jitsu.host.splice import Splicer
 from jitsu.host.storeport import StorePort
 from jitsu.host.tap import open_tap, tap_name
 from jitsu.model import Handoff, Mac, Name, Service
+from jitsu.rtnetlink import Requests
 from jitsu.wire.ethernet import EtherType
 
 T = TypeVar("T")
@@ -258,7 +259,7 @@ class KernelNetwork:
         self._splices = False
         name = f"{bridge.name}-syn"
         with ExitStack() as undo:
-            self._requests = netlink.Requests()
+            self._requests = Requests()
             undo.callback(self._requests.close)
             self._port = open_tap(name)
             undo.callback(os.close, self._port)

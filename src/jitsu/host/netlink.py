@@ -2,13 +2,12 @@
 
 Set-up talks to the kernel through pyroute2's `IPRoute`, which runs an event loop of its own for
 every request: 0.7 ms each. What a summons asks of the kernel is encoded with pyroute2's message
-classes and sent over a plain socket: 0.1 ms. The kernel has answered an rtnetlink request by the
-time that `send` returns, so the socket never waits, but `send` itself may: it takes the rtnl lock,
-which the kernel holds for tens of milliseconds while another tap is being removed. Callers are on
-a thread, never on the event loop.
+classes and sent over a plain socket (`jitsu.rtnetlink`): 0.1 ms. The kernel has answered an
+rtnetlink request by the time that `send` returns, so the socket never waits, but `send` itself may:
+it takes the rtnl lock, which the kernel holds for tens of milliseconds while another tap is being
+removed. Callers are on a thread, never on the event loop.
 """
 
-import os
 import socket
 import struct
 from functools import lru_cache
@@ -31,12 +30,10 @@ from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 from pyroute2.netlink.rtnl.tcmsg import tcmsg
 
-from jitsu.errors import HostError
 from jitsu.model import Mac
 
 _NLM_F_REQUEST, _NLM_F_ACK = 0x1, 0x4
 _NLM_F_REPLACE, _NLM_F_EXCL, _NLM_F_CREATE = 0x100, 0x200, 0x400
-_NLMSG_ERROR = 2
 _IFF_UP = 0x1
 _IFA_F_NODAD = 0x02
 _RT_TABLE_MAIN, _RTPROT_STATIC, _RTN_UNICAST = 254, 4, 1
@@ -186,33 +183,6 @@ def _clsact(index: int) -> tcmsg:
     message["index"], message["parent"], message["handle"] = index, TC_H_CLSACT, _CLSACT_HANDLE
     message["attrs"] = [("TCA_KIND", "clsact")]
     return message
-
-
-class Requests:
-    """A socket for requests, each answered before the next."""
-
-    def __init__(self) -> None:
-        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
-        try:
-            self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
-            self._socket.bind((0, 0))
-        except OSError as error:
-            raise HostError(f"rtnetlink: {error.strerror}") from error
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._socket.close()
-
-    def send(self, message: bytes) -> None:
-        """Have the kernel do what `message` says. Raises HostError with the kernel's reason."""
-        try:
-            self._socket.send(message)
-            answer = self._socket.recv(65536)
-        except OSError as error:
-            raise HostError(f"rtnetlink: {error.strerror}") from error
-        _, kind, _, _, _, refused = struct.unpack_from("=IHHIIi", answer)
-        if kind != _NLMSG_ERROR or refused:
-            raise HostError(f"rtnetlink: {os.strerror(-refused)}")
 
 
 def _encoded(message: ifaddrmsg | ifinfmsg | ndmsg | rtmsg | tcmsg, kind: int, flags: int) -> bytes:

@@ -14,6 +14,7 @@ from pathlib import Path
 from jitsu.core.segment import Ends
 from jitsu.errors import HostError
 from jitsu.host import bpf, netlink
+from jitsu.rtnetlink import Requests
 
 OBJECT = Path(__file__).parent.parent / "images" / "splice.o"
 LINGER = 120.0
@@ -69,7 +70,7 @@ class Splicer:
         with ExitStack() as undo:
             loaded = loaded or load()
             undo.callback(loaded.close)
-            requests = netlink.Requests()
+            requests = Requests()
             undo.callback(requests.close)
             requests.send(netlink.hook(index))
             undo.callback(_unhook, requests, index)
@@ -118,7 +119,7 @@ class Splicer:
         return left
 
 
-def _unhook(requests: netlink.Requests, index: int) -> None:
+def _unhook(requests: Requests, index: int) -> None:
     with suppress(HostError):  # the link may have gone, and with it the hook
         requests.send(netlink.unhook(index))
 

@@ -12,6 +12,7 @@ from jitsu.errors import HostError
 from jitsu.host import netlink
 from jitsu.host.netns import new_namespace, within
 from jitsu.model import NetworkConfig, Service
+from jitsu.rtnetlink import Requests
 
 INTERFACE = "eth0"
 """What the guest calls its end."""
@@ -78,7 +79,7 @@ def remove(request: bytes) -> None:
 
 @contextmanager
 def _requests() -> Iterator[Callable[[bytes], None]]:
-    requests = netlink.Requests()
+    requests = Requests()
     try:
         yield requests.send
     finally:

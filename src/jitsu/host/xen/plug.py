@@ -23,6 +23,7 @@ from jitsu.host.xen.domain import Kind, Plan
 from jitsu.host.xen.guests import addresses
 from jitsu.host.xen.store import HostStore, Write
 from jitsu.model import Disk, Name, NetworkConfig, Service, mac_of
+from jitsu.rtnetlink import Requests
 
 _PATIENCE = 10.0
 """Seconds for dom0's drivers to make a device, or remove it: milliseconds on a host at rest."""
@@ -167,7 +168,7 @@ def _join(name: str, bridge: str) -> None:
     except OSError as error:
         what = f"bridge {bridge} is missing; make it, or take it out of nics"
         raise HostError(what) from error
-    requests = netlink.Requests()
+    requests = Requests()
     try:
         requests.send(netlink.join(index, master, name))
     except HostError as error:

@@ -1,4 +1,4 @@
-"""A program's own part of its network."""
+"""Requests that are encoded already, to the kernel of this host."""
 
 import os
 import socket
@@ -9,9 +9,9 @@ from contextlib import closing
 import pytest
 
 from jitsu.errors import HostError
-from jitsu.guest.network import Kernel, count, operstate
 from jitsu.host import netlink, veth
 from jitsu.host.netns import new_namespace, within
+from jitsu.rtnetlink import Requests, count, operstate
 
 root = [pytest.mark.host, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
@@ -30,7 +30,7 @@ def test_a_link_that_says_nothing_of_its_state_is_not_up() -> None:
         operstate(struct.pack("=IHHIIi", 20, 2, 0, 0, 0, -19))
 
 
-class TestKernel:
+class TestRequests:
     """In namespaces of our own."""
 
     pytestmark = root
@@ -38,13 +38,13 @@ class TestKernel:
     def test_what_is_refused(self) -> None:
         namespace = new_namespace()
         try:
-            with within(namespace), closing(Kernel()) as kernel:
-                kernel.request(b"")
-                kernel.request(netlink.up(1) + netlink.up(1))
+            with within(namespace), closing(Requests()) as requests:
+                requests.send(b"")
+                requests.send(netlink.up(1) + netlink.up(1))
                 with pytest.raises(HostError, match="No such device"):
-                    kernel.request(netlink.up(1) + netlink.up(77))
+                    requests.send(netlink.up(1) + netlink.up(77))
                 with pytest.raises(HostError, match="No such device"):
-                    kernel.await_carrier(77)
+                    requests.await_carrier(77)
         finally:
             os.close(namespace)
 
@@ -54,13 +54,13 @@ class TestKernel:
             with within(outer):
                 inner, peer = veth.make_veth("cable")
                 index = socket.if_nametoindex("cable")
-                with closing(Kernel()) as ours:
-                    ours.request(netlink.up(index))
+                with closing(Requests()) as ours:
+                    ours.send(netlink.up(index))
                     waiting = threading.Thread(target=ours.await_carrier, args=(index,))
                     waiting.start()
-                    with within(inner), closing(Kernel()) as theirs:
+                    with within(inner), closing(Requests()) as theirs:
                         assert waiting.is_alive()
-                        theirs.request(netlink.up(peer))
+                        theirs.send(netlink.up(peer))
                         theirs.await_carrier(peer)
                     waiting.join(10)
                     assert not waiting.is_alive()

@@ -1,6 +1,7 @@
-"""rtnetlink requests of a program, which makes the last of its network while the daemon serves.
+"""A socket for rtnetlink requests that are encoded already (`host/netlink.py`).
 
-They were encoded beforehand, on the other side of the order (`host/netlink.py`).
+Here is nothing of pyroute2: a program's launcher sends what the daemon has encoded for it, and has
+loaded as little as can be.
 """
 
 import os
@@ -23,8 +24,11 @@ _LOOK_AGAIN = 0.0002
 """Seconds: the kernel's worker that notices a carrier is late only where others are busy."""
 
 
-class Kernel:
-    """Takes requests for the namespace that we are in when it is made."""
+class Requests:
+    """A socket for requests to the namespace that we are in when it is made.
+
+    Each is answered by the time that the kernel has taken it.
+    """
 
     def __init__(self) -> None:
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
@@ -34,11 +38,11 @@ class Kernel:
             raise HostError(f"rtnetlink: {error.strerror}") from error
 
     def close(self) -> None:
-        """Take no more."""
+        """Close the socket."""
         self._socket.close()
 
-    def request(self, messages: bytes) -> None:
-        """Do what `messages` say, one after the other; they are sent together.
+    def send(self, messages: bytes) -> None:
+        """Have the kernel do what `messages` say, one after the other; they are sent together.
 
         Raises HostError with the kernel's reason.
         """
