@@ -22,6 +22,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from jitsu.backends.base import Exit, Watch
+from jitsu.backends.plug import exit_unless_ended, plug
 from jitsu.errors import BootError, HostError
 from jitsu.guest.order import Order
 from jitsu.host.netns import children_apart
@@ -104,7 +105,7 @@ class ProcessBackend:
         self._told: set[socket.socket] = set()
         """Whom a launcher may still leave something to close."""
 
-    def prepare(self, count: int = 1) -> None:
+    def begin(self, count: int = 1) -> None:
         """Have launchers wait for the next boots."""
         with suppress(HostError):  # the next boot will say why
             while len(self._spares) < count:
@@ -152,15 +153,10 @@ class ProcessBackend:
         loop = asyncio.get_running_loop()
         instance = ProcessInstance(link, child, loop.create_future())
         instance.task = loop.create_task(_bury(instance, console, since))
-        try:
-            await link.join(watch.on_frame)
-        except HostError as error:
-            instance.fault = str(error)
-            instance.child.signal(signal.SIGKILL)
-        watch.stage("plugged")
+        await plug(instance, watch)
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = loop.call_later(_SPARE_AFTER, self.prepare, _SPARES)
+        self._timer = loop.call_later(_SPARE_AFTER, self.begin, _SPARES)
         return instance
 
     def console(self, service: Service) -> str:
@@ -215,13 +211,11 @@ def _launch(user: str) -> _Launcher:
 
 async def _bury(instance: ProcessInstance, console: Console, since: int) -> None:
     code = await instance.child.exited
-    exit_ = exit_of(code, console.last_line(since), asked=instance.asked)
-    if instance.fault and code == -signal.SIGKILL:
-        exit_ = Exit(instance.fault, clean=False, began=False)
+    by_itself = exit_of(code, console.last_line(since), asked=instance.asked)
     try:
         await instance.link.close()
     finally:
-        instance.gone.set_result(exit_)
+        instance.gone.set_result(exit_unless_ended(instance, code, by_itself))
 
 
 def exit_of(code: int, said: str, *, asked: bool) -> Exit:

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from jitsu.backends.base import Exit, Watch
+from jitsu.backends.plug import exit_unless_ended, plug
 from jitsu.backends.qemu_monitor import Monitor
 from jitsu.backends.qemu_tsc import Counter
 from jitsu.config.image import ImageKind, image_kind
@@ -222,13 +223,7 @@ class QemuBackend:
         watch.stage("exec")
         link.release()
         _own_task(instance, _bury(instance))
-        try:
-            await link.join(watch.on_frame)
-        except HostError as error:
-            # Perhaps QEMU has gone and its tap with it; then `gone` will say why.
-            instance.fault = str(error)
-            instance.child.signal(signal.SIGKILL)
-        watch.stage("plugged")
+        await plug(instance, watch)
         return instance
 
     async def prepare(self, service: Service, network: Network) -> QemuPrepared:
@@ -308,15 +303,13 @@ class QemuBackend:
 
 async def _bury(instance: QemuInstance) -> None:
     code = await instance.child.exited
-    exit_ = exit_of(code, instance.console.last_line(instance.said))
-    if instance.fault and code == -signal.SIGKILL:
-        exit_ = Exit(instance.fault, clean=False, began=False)
+    by_itself = exit_of(code, instance.console.last_line(instance.said))
     try:
         await instance.monitor.close()
         await instance.link.close()
     finally:
         # Whoever waits for it must not wait for ever, whatever could not be tidied up.
-        instance.gone.set_result(exit_)
+        instance.gone.set_result(exit_unless_ended(instance, code, by_itself))
 
 
 async def _abandon(instance: QemuInstance, error: BaseException) -> None:

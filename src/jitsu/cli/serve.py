@@ -200,7 +200,7 @@ async def _serve(
             network.listen(daemon.frame, daemon.fail)
             stack.callback(network.deafen)
             if isinstance(programs := backends.get("process"), process.ProcessBackend):
-                programs.prepare()
+                programs.begin()
                 stack.callback(programs.close)
             listen = [str(endpoint) for endpoint in config.directory.listen]
             log.info("serving", services=len(config.services), dns=listen, run=config.host.run)
