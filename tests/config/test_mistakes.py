@@ -241,6 +241,10 @@ SENSE = [
     *(not_yet("backend", b, "auto, qemu, xen, process") for b in ("spt", "hvt", "libvirt")),
     (WWW + "listen = [80]", f"4: listen: {NO_LISTEN}"),
     (
+        PROGRAM.format("/bin/true") + f"listen = {list(range(1, 1026))}",
+        "5: listen: has 1025 items; 1024 are the most",
+    ),
+    (
         PROGRAM.format("/etc/passwd") + "listen = [80]",
         "4: image: /etc/passwd is no program that can be executed; give one, or chmod +x it",
     ),

@@ -28,6 +28,8 @@ WARM_MAX = 16
 """Prepared instances of one service: it boots one at a time, and each is made again at once."""
 DISKS_MAX, NICS_MAX = 16, 7
 """What every hypervisor has room for: xvda to xvdp, and eight interfaces with the first."""
+PORTS_MAX = 1024
+"""What a program's launcher has room for."""
 
 
 def _memory(value: object) -> int:
@@ -203,7 +205,7 @@ class ServiceShape(_Table):
     memory: Annotated[Memory, Field(ge=MEMORY_MIN, multiple_of=1 << 10)] = 16 << 20
     cmdline: Text = Field("", max_length=1024)
     initrd: Text = ""
-    listen: list[Port] = []
+    listen: list[Port] = Field([], max_length=PORTS_MAX)
     handoff: Handoff = Field(Handoff.AUTO, strict=False)
     answer: Answer = Field(Answer.AT_ONCE, strict=False)
     ready: str = "frame"
@@ -261,6 +263,9 @@ def _wrong_value(key: str, detail: ErrorDetails) -> str:
             return 'is no whole number of KiB; write it like "16MiB"'
         case "too_short":
             return "is empty; give at least one, or leave it out"
+        case "too_long":
+            limits = cast(Any, detail)["ctx"]
+            return f"has {limits['actual_length']} items; {limits['max_length']} are the most"
         case _:
             said = re.sub(r"^\w+ should", "should", detail["msg"])
             return f"{detail['input']!r} {said}"
