@@ -45,10 +45,11 @@ $(VENV)/.stamp: requirements.lock pyproject.toml scripts/venv
 	@./scripts/venv $(VENV)
 	@touch $@
 
-image:                 ## what the wheel carries: the guest, the kernel's part of splicing, QEMU's loading
+image:                 ## what the wheel carries: the guest, the kernel's part of splicing, QEMU's loading, programs' launcher
 	@$(MAKE) -s -C unikernel
 	@$(MAKE) -s -C bpf
 	@$(MAKE) -s -C forkserver
+	@$(MAKE) -s -C launcher
 
 hostile:               ## a guest that means harm, for tests
 	@$(MAKE) -s -C unikernel hostile
@@ -62,3 +63,4 @@ clean:
 	$(MAKE) -s -C unikernel clean
 	$(MAKE) -s -C bpf clean
 	$(MAKE) -s -C forkserver clean
+	$(MAKE) -s -C launcher clean

@@ -19,6 +19,7 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
             ("unikernel", "xen/hello.elf"),
             ("bpf", "splice.o"),
             ("forkserver", "forkserver.so"),
+            ("launcher", "launcher"),
         ):
             if not Path(self.root, "src/jitsu/images", image).exists():
                 subprocess.run(["make", "-C", str(Path(self.root, folder))], check=True)

@@ -1,5 +1,6 @@
 """What a launcher is told, word by word."""
 
+import struct
 from dataclasses import replace
 from ipaddress import IPv4Address
 from signal import SIGKILL, SIGTERM
@@ -8,7 +9,8 @@ import pytest
 
 from jitsu.backends.base import Exit
 from jitsu.backends.process import exit_of, order
-from jitsu.guest.order import Order, decode
+from jitsu.guest.order import Order
+from jitsu.host.cpu import usable
 from jitsu.model import Epoch, Handoff, Mac, Name, ReadyOnTcp, Service
 
 WWW = Service(
@@ -22,28 +24,50 @@ WWW = Service(
     handoff=Handoff.IMPORT,
     listen=(80, 443),
 )
-PROGRAM = ["/srv/my server", "--motto", "just in time", "-v"]
+PROGRAM = ("/srv/my server", "--motto", "just in time", "-v")
+IMPORTED = Order(PROGRAM, (80, 443), service="www", epoch="7")
+HELLO = bytes.fromhex(
+    "ffffffffffff 000000000000 08060001 0800 06 04 0001 000000000000 0a4d000a 000000000000 0a4d000a"
+)
+ANNOUNCED = replace(IMPORTED, epoch="", announcement=HELLO)
 
 
 @pytest.mark.parametrize(
     ("service", "expected"),
     [
-        (WWW, Order(PROGRAM, [80, 443], handoff="www/7", user="nobody")),
-        (replace(WWW, listen=()), Order(PROGRAM, [], handoff="www/7", user="nobody")),
-        (
-            replace(WWW, handoff=Handoff.SPLICE, listen=(8,)),
-            Order(PROGRAM, [8], handoff="", user="nobody"),
-        ),
+        (WWW, IMPORTED),
+        (replace(WWW, listen=()), replace(IMPORTED, listen=())),
+        (replace(WWW, handoff=Handoff.SPLICE, listen=(8,)), replace(ANNOUNCED, listen=(8,))),
         (
             replace(WWW, handoff=Handoff.REPLAY, ready=ReadyOnTcp(80), listen=(80, 9)),
-            Order(PROGRAM, [80, 9], probed=80, handoff="", user="nobody"),
+            replace(ANNOUNCED, listen=(80, 9), probed=80),
         ),
     ],
 )
 def test_the_order(service: Service, expected: Order) -> None:
-    told = order(service, Epoch(7), "nobody")
-    assert told == expected
-    assert decode(told.encode()) == expected
+    told = order(service, Epoch(7), 5, (b"join", b""))
+    assert told == replace(expected, cpus=usable(), link=5, join=b"join")
+
+
+def test_each_field_is_told_after_its_length() -> None:
+    said = Order(
+        ("/bin/sh", ""), (80, 443), 443, "eth0", "www", "7", b"frame", b"cpus", 5, b"join", b"set"
+    )
+    fields = [
+        struct.pack("=HH", 80, 443),
+        struct.pack("=H", 443),
+        b"eth0\0",
+        struct.pack("=I", 5),
+        b"join",
+        b"set",
+        b"cpus",
+        b"frame",
+        b"www\0",
+        b"7\0",
+        b"/bin/sh\0",
+        b"\0",
+    ]
+    assert said.encode() == b"".join(struct.pack("=I", len(each)) + each for each in fields)
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,8 @@ from jitsu.errors import WireError
 from jitsu.host import netlink
 from jitsu.host.link import KernelNetwork, kernel_network
 from jitsu.host.netns import CLIENT_PORT, two_hosts
+from jitsu.host.rtnetlink import Requests
 from jitsu.host.splice import Splicer
-from jitsu.rtnetlink import Requests
 from jitsu.wire.tcb import Tcb, TcbState
 from jitsu.wire.tcp import Flags, Options, Segment, seq_add, seq_diff
 

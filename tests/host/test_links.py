@@ -8,8 +8,8 @@ import subprocess
 from host import kernel
 from jitsu.host import netlink
 from jitsu.host.links import Links
+from jitsu.host.rtnetlink import Requests
 from jitsu.host.tap import open_tap
-from jitsu.rtnetlink import Requests
 
 pytestmark = kernel.marks()
 

@@ -1,9 +1,8 @@
 """Linux programs as guests: a network namespace and a process tree of their own, no hypervisor.
 
-A program is started by `jitsu.guest`, which listens for it, takes over the connections that are
-open already and becomes it. To load Python takes longer than all the rest, so one that has loaded
-it waits ahead of each boot; it is told by a socket whom to become, and in which network. It joins
-that to the bridge itself: it has nothing else to do then, and the daemon has.
+A program is at first its launcher (`launcher/launcher.c`), which waits ahead of each boot, and is
+told by a socket whom to become, and in which network. It joins that to the bridge itself: it has
+nothing else to do then, and the daemon has.
 
 What a program starts ends with it: it is the init of its process tree. It ends with the daemon,
 too, however that ends.
@@ -14,25 +13,28 @@ import os
 import shlex
 import signal
 import socket
-import sys
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from jitsu.backends.base import Exit, Watch
 from jitsu.backends.plug import exit_unless_ended, plug
 from jitsu.errors import BootError, HostError
+from jitsu.guest import LAUNCHER
 from jitsu.guest.order import Order
+from jitsu.host.cpu import move_aside, usable
+from jitsu.host.heir import Heir
 from jitsu.host.netns import children_apart
 from jitsu.host.network import GuestLink, Network
 from jitsu.host.process import Child, Console, spawn, unprivileged_user
 from jitsu.host.veth import INTERFACE
 from jitsu.model import Epoch, Handoff, ReadyOnTcp, Service, StopMode
+from jitsu.wire import arp
+from jitsu.wire.ethernet import BROADCAST, EtherType, Frame, encode
 
 _ORDER_FD = 3
-_LAUNCHER = (sys.executable, "-I", "-m", "jitsu.guest", "--order", str(_ORDER_FD))
 _SPARES = 2
 _KEPT = 1024
 """Command lines that are kept as words."""
@@ -40,18 +42,30 @@ _SPARE_AFTER = 0.05
 """Seconds after a boot until the next launcher is started: the program has requests to answer."""
 
 
-def order(service: Service, epoch: Epoch, user: str) -> Order:
-    """Return what a launcher is told for a boot of a service, but for its link."""
-    word = f"{service.name}/{epoch}" if service.handoff is Handoff.IMPORT else ""
-    ready = service.ready
+def order(service: Service, epoch: Epoch, link: int, requests: tuple[bytes, bytes]) -> Order:
+    """Return what a launcher is told for a boot of a service with `link`; see `GuestLink`."""
+    ready, (join, settings) = service.ready, requests
+    imports = service.handoff is Handoff.IMPORT
     return Order(
-        program=[service.image, *_words(service.cmdline)],
-        listen=list(service.listen),
-        probed=ready.port if isinstance(ready, ReadyOnTcp) else None,
+        program=(service.image, *_words(service.cmdline)),
+        listen=service.listen,
+        probed=ready.port if isinstance(ready, ReadyOnTcp) else 0,
         interface=INTERFACE,
-        handoff=word,
-        user=user,
+        service=service.name,
+        epoch=str(epoch) if imports else "",
+        announcement=b"" if imports else _announcement(service),
+        cpus=usable(),
+        link=link,
+        join=join,
+        settings=settings,
     )
+
+
+@lru_cache(_KEPT)
+def _announcement(service: Service) -> bytes:
+    """Encode an ARP announcement (RFC 5227): else nobody would ask the guest for long."""
+    packet = arp.encode(arp.announcement(service.mac, service.address))
+    return encode(Frame(BROADCAST, service.mac, EtherType.ARP, packet))
 
 
 @lru_cache(_KEPT)
@@ -102,8 +116,8 @@ class ProcessBackend:
         self._consoles: dict[str, Console] = {}
         self._spares: deque[_Launcher] = deque()
         self._timer: asyncio.TimerHandle | None = None
-        self._told: set[socket.socket] = set()
-        """Whom a launcher may still leave something to close."""
+        self._heirs: set[Heir] = set()
+        """Of launchers that leave, or may leave, something to see through."""
 
     def begin(self, count: int = 1) -> None:
         """Have launchers wait for the next boots."""
@@ -117,8 +131,8 @@ class ProcessBackend:
             self._timer.cancel()
         while self._spares:
             self._spares.popleft().orders.close()
-        while self._told:
-            self._told.pop().close()
+        for heir in tuple(self._heirs):
+            heir.end()
 
     def _take_spare(self) -> _Launcher | None:
         """Return who waits longest, and still does."""
@@ -144,7 +158,7 @@ class ProcessBackend:
         since = console.written
         try:
             link.hear(watch.on_frame)
-            child = self._start(order(service, epoch, self._user), link, console)
+            child = self._start(service, epoch, link, console)
         except HostError as error:
             await link.close()
             raise BootError(str(error)) from error
@@ -164,35 +178,25 @@ class ProcessBackend:
         console = self._consoles.get(service.name)
         return console.text() if console else ""
 
-    def _start(self, what: Order, link: GuestLink, console: Console) -> Child:
+    def _start(self, service: Service, epoch: Epoch, link: GuestLink, console: Console) -> Child:
         """Return the process that does as it is told. Raises HostError."""
+        what = order(service, epoch, link.index, link.requests)
         launcher = self._take_spare() or _launch(self._user)
-        join, settings = link.requests
-        plug = replace(what, link=link.index, join=join.hex(), settings=settings.hex())
         try:
             launcher.child.write_to(console)
-            socket.send_fds(launcher.orders, [plug.encode()], [link.fd])
+            move_aside(launcher.child.pid)
+            socket.send_fds(launcher.orders, [what.encode()], [link.fd])
         except OSError as error:
             launcher.orders.close()
             launcher.child.signal(signal.SIGKILL)
             raise HostError(f"the launcher does not listen: {error.strerror}") from error
-        self._told.add(launcher.orders)
-        asyncio.get_running_loop().add_reader(launcher.orders, self._relieve, launcher.orders)
+        heir = Heir(launcher.orders, INTERFACE, self._heirs.discard, soon=bool(what.epoch))
+        self._heirs.add(heir)
         return launcher.child
-
-    def _relieve(self, orders: socket.socket) -> None:
-        """A launcher has left us what the kernel takes 10 ms to close: not now, and on a thread."""
-        loop = asyncio.get_running_loop()
-        loop.remove_reader(orders)
-        loop.call_later(_SPARE_AFTER, self._close, orders)
-
-    def _close(self, orders: socket.socket) -> None:
-        if orders in self._told:
-            self._told.discard(orders)
-            asyncio.get_running_loop().run_in_executor(None, orders.close)
 
 
 def _launch(user: str) -> _Launcher:
+    """Start a launcher that is to become `user` in the end. Raises HostError."""
     try:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     except OSError as error:
@@ -200,7 +204,7 @@ def _launch(user: str) -> _Launcher:
     with theirs:
         try:
             us = str(Path("/proc/self").readlink())  # as the child will find it there
-            argv = (*_LAUNCHER, "--daemon", us, "--user", user)
+            argv = (LAUNCHER, "--order", str(_ORDER_FD), "--daemon", us, "--user", user)
             with children_apart():
                 child = spawn(argv, {_ORDER_FD: theirs.fileno()}, Console())
         except (HostError, OSError) as error:

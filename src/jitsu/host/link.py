@@ -26,11 +26,11 @@ from jitsu.host.ahead import Ahead, AheadOf
 from jitsu.host.bridge import Bridge, port_settings
 from jitsu.host.firewall import Firewall
 from jitsu.host.network import FrameHandler, GuestLink
+from jitsu.host.rtnetlink import Requests
 from jitsu.host.splice import Splicer
-from jitsu.host.storeport import StorePort
+from jitsu.host.storeport import StorePort, packet_socket
 from jitsu.host.tap import open_tap, tap_name
 from jitsu.model import Handoff, Mac, Name, Service
-from jitsu.rtnetlink import Requests
 from jitsu.wire.ethernet import EtherType
 
 T = TypeVar("T")
@@ -92,19 +92,18 @@ class KernelLink:
     def hear(self, on_frame: FrameHandler) -> None:
         """Listen to it."""
         self._on_frame = on_frame
-        kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-        try:
-            # Bound only after it is made, so that the kernel has nothing to wait for.
-            self._socket = socket.socket(socket.AF_PACKET, kind, 0)
-            self._socket.bind((self.name, _ETH_P_ALL))
-        except OSError as error:
-            raise HostError(f"{self.name}: {error.strerror}") from error
+        if self._socket is None:
+            self.open()
+
+    def open(self) -> None:
+        """Have what is listened with. Raises HostError."""
+        self._socket = packet_socket(self.name, _ETH_P_ALL)
         if self._is_process:  # which may speak to the store before anybody attends
             self._store = StorePort(self.name, self._network.closers)
 
     async def join(self, on_frame: FrameHandler) -> None:
         """Make the tap a port of the bridge and listen to it."""
-        if self._socket is None:
+        if self._on_frame is None:
             self.hear(on_frame)
         assert self._socket is not None
         assert self.service is not None
@@ -135,6 +134,10 @@ class KernelLink:
         if self._splicer is not None:
             self._splicer.close()
         self.release()
+        if self._socket is not None:
+            self._socket.close()
+        if self._store is not None:
+            self._store.discard()
         if self.remove:
             veth.remove(self.remove)
 
@@ -383,6 +386,7 @@ class KernelNetwork:
         link.service = service
         try:
             veth.set_up(link.fd, link.peer_index, service, self._bridge.network)
+            link.open()
             if link.splices:
                 link.splice()
         except HostError:

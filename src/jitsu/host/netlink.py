@@ -2,7 +2,7 @@
 
 Set-up talks to the kernel through pyroute2's `IPRoute`, which runs an event loop of its own for
 every request: 0.7 ms each. What a summons asks of the kernel is encoded with pyroute2's message
-classes and sent over a plain socket (`jitsu.rtnetlink`): 0.1 ms. The kernel has answered an
+classes and sent over a plain socket (`jitsu.host.rtnetlink`): 0.1 ms. The kernel has answered an
 rtnetlink request by the time that `send` returns, so the socket never waits, but `send` itself may:
 it takes the rtnl lock, which the kernel holds for tens of milliseconds while another tap is being
 removed. Callers are on a thread, never on the event loop.

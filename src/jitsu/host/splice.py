@@ -14,7 +14,7 @@ from pathlib import Path
 from jitsu.core.segment import Ends
 from jitsu.errors import HostError
 from jitsu.host import bpf, netlink
-from jitsu.rtnetlink import Requests
+from jitsu.host.rtnetlink import Requests
 
 OBJECT = Path(__file__).parent.parent / "images" / "splice.o"
 LINGER = 120.0

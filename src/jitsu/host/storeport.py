@@ -8,7 +8,7 @@ that a guest that is awake costs the host no copy of it.
 import asyncio
 import socket
 from concurrent.futures import Executor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from jitsu.errors import HostError
 from jitsu.host.network import FrameHandler
@@ -20,6 +20,20 @@ _BATCH = 16
 """Frames taken before the loop serves others; a guest that is well sends one at a time."""
 
 
+def packet_socket(name: str, protocol: int) -> socket.socket:
+    """Return a socket for frames of a type on interface `name`. Raises HostError if it is gone."""
+    kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+    with ExitStack() as undo:
+        try:
+            # Bound only after it is made, so that the kernel has nothing to wait for.
+            made = undo.enter_context(socket.socket(socket.AF_PACKET, kind, 0))
+            made.bind((name, protocol))
+        except OSError as error:
+            raise HostError(f"{name}: {error.strerror}") from error
+        undo.pop_all()
+        return made
+
+
 class StorePort:
     """Frames of the store link on one interface; those that come before `listen` wait for it."""
 
@@ -28,20 +42,9 @@ class StorePort:
     def __init__(self, name: str, closers: Executor) -> None:
         """Be on interface `name`. Raises HostError when it is gone."""
         self._closers = closers
-        try:
-            # Bound only after it is made, so that the kernel has nothing to wait for.
-            self._socket = socket.socket(
-                socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0
-            )
-        except OSError as error:
-            raise HostError(f"{name}: {error.strerror}") from error
-        try:
-            self._socket.bind((name, EtherType.STORE_LINK))
-            # Else a frame is lost that is sent before the kernel's worker has noticed the carrier.
-            self._socket.setsockopt(_SOL_PACKET, _PACKET_QDISC_BYPASS, 1)
-        except OSError as error:
-            self._socket.close()
-            raise HostError(f"{name}: {error.strerror}") from error
+        self._socket = packet_socket(name, EtherType.STORE_LINK)
+        # Else a frame is lost that is sent before the kernel's worker has noticed the carrier.
+        self._socket.setsockopt(_SOL_PACKET, _PACKET_QDISC_BYPASS, 1)
 
     def listen(self, on_payload: FrameHandler) -> None:
         """Call `on_payload` with what each frame carries, until it is closed."""
@@ -59,6 +62,10 @@ class StorePort:
         """Listen no more; closing waits for the kernel, on a thread."""
         asyncio.get_running_loop().remove_reader(self._socket)
         self._closers.submit(self._socket.close)
+
+    def discard(self) -> None:
+        """Close it, which nobody has listened to; blocks."""
+        self._socket.close()
 
     def _readable(self) -> None:
         for _ in range(_BATCH):

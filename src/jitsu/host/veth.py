@@ -11,8 +11,8 @@ from pathlib import Path
 from jitsu.errors import HostError
 from jitsu.host import netlink
 from jitsu.host.netns import new_namespace, within
+from jitsu.host.rtnetlink import Requests
 from jitsu.model import NetworkConfig, Service
-from jitsu.rtnetlink import Requests
 
 INTERFACE = "eth0"
 """What the guest calls its end."""

@@ -272,3 +272,14 @@ def test_the_guest_drops_what_makes_no_sense() -> None:
     assert end.resets == 0
     (second,) = end.handle(encode(Segment(MINE, 0, 1)), 0.0)
     assert decode(second) == Segment(MINE, 1, 0, bytes(2_000 - DATA_BYTES_MAX))
+
+
+def test_somebody_else_goes_on_with_a_session() -> None:
+    heir = GuestEnd.resumed(MINE, 7, 5, b"last word")
+    assert heir.retry_at == 0.0
+    (again,) = heir.tick(1.0)
+    assert decode(again) == Segment(MINE, 7, 5, b"last word")
+    (heard,) = heir.handle(encode(Segment(MINE, 5, 8, b"yes")), 1.0)
+    assert decode(heard) == Segment(MINE, 8, 6)
+    assert heir.retry_at == float("inf")
+    assert GuestEnd.resumed(MINE, 7, 5, b"").retry_at == float("inf")

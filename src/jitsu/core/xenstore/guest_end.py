@@ -6,6 +6,7 @@ so are its watches, which `resets` tells.
 """
 
 from collections.abc import Callable
+from typing import Self
 
 from jitsu.core.xenstore.link import RETRY_FIRST, RETRY_MAX
 from jitsu.errors import WireError
@@ -37,6 +38,18 @@ class GuestEnd:
         self._piece = piece
         self._waiting = bytearray()
         self.begin()
+
+    @classmethod
+    def resumed(cls, number: int, sequence: int, expected: int, in_flight: bytes) -> Self:
+        """Go on with a session of somebody else's, who has heard of the host in it.
+
+        `sequence` is that of what is in flight, or comes next; `expected` that of the host's next.
+        """
+        end = cls(draw=lambda: number)
+        end._open = False
+        end._sequence, end._expected, end._in_flight = sequence, expected, in_flight
+        end.retry_at = 0.0 if in_flight else float("inf")
+        return end
 
     def begin(self) -> None:
         """Begin a session; nothing is left of the one before."""

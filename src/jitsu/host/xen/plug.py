@@ -18,12 +18,12 @@ from jitsu.host import netlink
 from jitsu.host.links import Links
 from jitsu.host.loops import Loop, open_loop
 from jitsu.host.network import FrameHandler, GuestLink, Network
+from jitsu.host.rtnetlink import Requests
 from jitsu.host.xen import devices
 from jitsu.host.xen.domain import Kind, Plan
 from jitsu.host.xen.guests import addresses
 from jitsu.host.xen.store import HostStore, Write
 from jitsu.model import Disk, Name, NetworkConfig, Service, mac_of
-from jitsu.rtnetlink import Requests
 
 _PATIENCE = 10.0
 """Seconds for dom0's drivers to make a device, or remove it: milliseconds on a host at rest."""
