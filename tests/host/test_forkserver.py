@@ -31,7 +31,7 @@ def children() -> dict[int, str]:
     tasks = Path("/proc/self/task").glob("*/children")
     found = {}
     for pid in [int(pid) for task in tasks for pid in task.read_text().split()]:
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it ends just now
             found[pid] = Path(f"/proc/{pid}/cmdline").read_text()
     return found
 
