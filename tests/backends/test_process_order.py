@@ -10,7 +10,7 @@ import pytest
 from jitsu.backends.base import Exit
 from jitsu.backends.process import exit_of, order
 from jitsu.guest.order import Order
-from jitsu.host.cpu import usable
+from jitsu.host.cpu import USABLE
 from jitsu.model import Epoch, Handoff, Mac, Name, ReadyOnTcp, Service
 
 WWW = Service(
@@ -46,7 +46,7 @@ ANNOUNCED = replace(IMPORTED, epoch="", announcement=HELLO)
 )
 def test_the_order(service: Service, expected: Order) -> None:
     told = order(service, Epoch(7), 5, (b"join", b""))
-    assert told == replace(expected, cpus=usable(), link=5, join=b"join")
+    assert told == replace(expected, cpus=USABLE, link=5, join=b"join")
 
 
 def test_each_field_is_told_after_its_length() -> None:

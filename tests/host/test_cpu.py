@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from jitsu.host.cpu import move_aside, usable
+from jitsu.host.cpu import USABLE, move_aside
 
 OURS = os.sched_getaffinity(0)
 
@@ -24,7 +24,7 @@ def test_what_is_usable_is_what_the_kernel_takes() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     with asleep() as pid:
         os.sched_setaffinity(pid, {min(OURS)})
-        assert libc.sched_setaffinity(pid, len(usable()), usable()) == 0
+        assert libc.sched_setaffinity(pid, len(USABLE), USABLE) == 0
         assert os.sched_getaffinity(pid) == OURS
 
 

@@ -17,6 +17,7 @@ from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from jitsu.backends.base import Exit, Watch
@@ -24,20 +25,20 @@ from jitsu.backends.plug import exit_unless_ended, plug
 from jitsu.errors import BootError, HostError
 from jitsu.guest import LAUNCHER
 from jitsu.guest.order import Order
-from jitsu.host.cpu import move_aside, usable
+from jitsu.host.cpu import USABLE, move_aside
 from jitsu.host.heir import Heir
 from jitsu.host.netns import children_apart
 from jitsu.host.network import GuestLink, Network
 from jitsu.host.process import Child, Console, spawn, unprivileged_user
 from jitsu.host.veth import INTERFACE
-from jitsu.model import Epoch, Handoff, ReadyOnTcp, Service, StopMode
+from jitsu.model import Epoch, Handoff, Mac, ReadyOnTcp, Service, StopMode
 from jitsu.wire import arp
 from jitsu.wire.ethernet import BROADCAST, EtherType, Frame, encode
 
 _ORDER_FD = 3
 _SPARES = 2
 _KEPT = 1024
-"""Command lines that are kept as words."""
+"""Command lines that are kept as words, and announcements."""
 _SPARE_AFTER = 0.05
 """Seconds after a boot until the next launcher is started: the program has requests to answer."""
 
@@ -53,8 +54,8 @@ def order(service: Service, epoch: Epoch, link: int, requests: tuple[bytes, byte
         interface=INTERFACE,
         service=service.name,
         epoch=str(epoch) if imports else "",
-        announcement=b"" if imports else _announcement(service),
-        cpus=usable(),
+        announcement=b"" if imports else _announcement(service.mac, service.address),
+        cpus=USABLE,
         link=link,
         join=join,
         settings=settings,
@@ -62,10 +63,10 @@ def order(service: Service, epoch: Epoch, link: int, requests: tuple[bytes, byte
 
 
 @lru_cache(_KEPT)
-def _announcement(service: Service) -> bytes:
+def _announcement(mac: Mac, address: IPv4Address) -> bytes:
     """Encode an ARP announcement (RFC 5227): else nobody would ask the guest for long."""
-    packet = arp.encode(arp.announcement(service.mac, service.address))
-    return encode(Frame(BROADCAST, service.mac, EtherType.ARP, packet))
+    packet = arp.encode(arp.announcement(mac, address))
+    return encode(Frame(BROADCAST, mac, EtherType.ARP, packet))
 
 
 @lru_cache(_KEPT)
