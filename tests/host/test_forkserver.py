@@ -81,9 +81,11 @@ async def forks(program: str) -> AsyncIterator[Forks]:
     server = Forks(program)
     assert await server.server.begin()
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
-    yield server
-    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
-    await server.end()
+    try:
+        yield server
+        assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    finally:
+        await server.end()
     assert server.complaints == []
 
 
@@ -231,7 +233,8 @@ def test_a_copy_that_a_killed_server_has_not_told_of() -> None:
             with ours, theirs:
                 fds = {3: theirs.fileno()}
                 known = asyncio.create_task(server.spawn(shell(script), fds))
-                await until(lambda: running() != set() and running() <= server.server._known)
+                # Who looks at command lines may see the server with its next copy's.
+                await until(lambda: len(server.server._known) == 1)
                 (first,) = running()
                 asked = asyncio.create_task(server.spawn(shell(script), fds))
                 await asyncio.sleep(0)  # let it ask
@@ -258,7 +261,7 @@ def test_after_a_crash_it_is_loaded_elsewhere() -> None:
         async with forks(SHELL) as server:
             first = server.pid()
             assert await server.spawn(shell("kill -SEGV $$")) == (-signal.SIGSEGV, "")
-            await until(lambda: server.pids() > set() and first not in server.pids())
+            await until(lambda: first not in (server.pids() or {first}))
             assert await server.spawn(shell("kill -TERM $$")) == (-signal.SIGTERM, "")
             second = server.pid()
             assert await server.spawn(shell("exit")) == (0, "")
