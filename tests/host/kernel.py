@@ -16,7 +16,7 @@ import pytest
 from pyroute2 import IPRoute
 
 from jitsu.host.bridge import Bridge, bridge
-from jitsu.host.netns import CLIENT_PORT, UPLINK, TwoHosts, two_hosts
+from jitsu.host.netns import CLIENT_PORT, UPLINK, TwoHosts, settle, two_hosts
 from jitsu.model import Mac, Name, NetworkConfig, Service, mac_of
 
 PATIENCE = 5.0
@@ -91,6 +91,7 @@ class Lab:
             ipr.link("set", ifname=ours, master=self.bridge.index, state="up")
         with self.hosts.at(self.hosts.client), IPRoute() as ipr:
             ipr.link("set", ifname=theirs, state="up")
+            settle(ipr, theirs)
             station = Station(theirs)
         forwards(ours)
         return station

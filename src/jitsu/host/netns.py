@@ -6,6 +6,7 @@
 import ctypes
 import errno
 import os
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ _CLONE_NEWPID = 0x20000000
 _HERE = "/proc/thread-self/ns/net"
 UPLINK, CLIENT_PORT = "lan0", "eth0"
 """The two ends of the cable: the host's, and the client's."""
+_PATIENCE = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,9 @@ def two_hosts(client: IPv4Interface) -> Iterator[TwoHosts]:
                 _up(ipr, CLIENT_PORT, "lo")
             with hosts.at(hosts.host), IPRoute() as ipr:
                 _up(ipr, UPLINK, "lo")
+                settle(ipr, UPLINK)
+            with hosts.at(hosts.client), IPRoute() as ipr:
+                settle(ipr, CLIENT_PORT)
         except OSError as error:
             hint = "run as root" if error.errno == errno.EPERM else "see `jitsu check`"
             raise HostError(f"cannot make network namespaces: {error}; {hint}") from error
@@ -118,6 +123,18 @@ def children_apart() -> Iterator[None]:
             _call("setns", here, _CLONE_NEWPID)
     finally:
         os.close(here)
+
+
+def settle(ipr: IPRoute, name: str) -> None:
+    """Wait until an interface sends: a cable is noticed some time after it has been plugged in.
+
+    Until then the kernel drops what is sent there. Raises HostError if it takes too long.
+    """
+    deadline = time.monotonic() + _PATIENCE
+    while ipr.link("get", ifname=name)[0].get("IFLA_OPERSTATE") != "UP":
+        if time.monotonic() > deadline:
+            raise HostError(f"{name} has no carrier after {_PATIENCE:.0f} s")
+        time.sleep(0.001)
 
 
 def _until(undo: ExitStack) -> int:
