@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from jitsu.host import forkserver
 from jitsu.host.forkserver import ForkServer
 from jitsu.host.process import Console
 
@@ -28,11 +29,14 @@ def children() -> dict[int, str]:
 
     (proc(5))
     """
-    tasks = Path("/proc/self/task").glob("*/children")
+    pids: list[str] = []
     found = {}
-    for pid in [int(pid) for task in tasks for pid in task.read_text().split()]:
+    for task in Path("/proc/self/task").glob("*/children"):
         with suppress(FileNotFoundError, ProcessLookupError):  # it ends just now
-            found[pid] = Path(f"/proc/{pid}/cmdline").read_text()
+            pids += task.read_text().split()
+    for pid in pids:
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found[int(pid)] = Path(f"/proc/{pid}/cmdline").read_text()
     return found
 
 
@@ -76,6 +80,12 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.get_running_loop().run_in_executor(None, os.sched_yield)
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a busy host be no reason to give up a server."""
+    monkeypatch.setattr(forkserver, "_PATIENCE", PATIENCE)
+
+
 @asynccontextmanager
 async def forks(program: str) -> AsyncIterator[Forks]:
     server = Forks(program)
@@ -83,7 +93,8 @@ async def forks(program: str) -> AsyncIterator[Forks]:
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
     try:
         yield server
-        assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+        # Those of a server that is killed go when it has gone.
+        await until(lambda: len(os.listdir("/proc/self/fd")) == before)  # noqa: PTH208
     finally:
         await server.end()
     assert server.complaints == []
@@ -202,7 +213,9 @@ def test_a_server_that_is_killed() -> None:
 
 
 @pytest.mark.parametrize("how", ["killed", "stopped"])
-def test_a_server_that_does_not_answer(how: str) -> None:
+def test_a_server_that_does_not_answer(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forkserver, "_PATIENCE", 0.1 if how == "stopped" else PATIENCE)
+
     async def story() -> None:
         async with forks(SHELL) as server:
             os.kill(server.pid(), signal.SIGSTOP)
@@ -212,6 +225,25 @@ def test_a_server_that_does_not_answer(how: str) -> None:
                 os.kill(server.pid(), signal.SIGKILL)
             assert await asyncio.gather(*asked) == [(0, "here\n")] * 3
             await server.server.begin()
+
+    asyncio.run(story())
+
+
+def test_an_answer_that_comes_while_we_are_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is late because we are: no reason to end the server."""
+
+    async def story() -> None:
+        async with forks(SHELL) as server:
+            first = server.pid()
+            with monkeypatch.context() as impatient:
+                impatient.setattr(forkserver, "_PATIENCE", 0.0)
+                asked = asyncio.create_task(server.spawn(shell("echo here")))
+                await asyncio.sleep(0)  # let it ask
+                assert server.server._server is not None
+                assert select.select([server.server._server.socket], [], [], PATIENCE)[0]
+                assert await asked == (0, "here\n")
+            assert await server.spawn(shell("echo there")) == (0, "there\n")
+            assert server.pid() == first
 
     asyncio.run(story())
 
@@ -354,6 +386,7 @@ def test_it_ends_with_whoever_has_begun_it() -> None:
     """However that ends."""
     script = """
 import asyncio, os, signal
+from jitsu.host import forkserver
 from jitsu.host.forkserver import ForkServer
 async def main():
     server = ForkServer("/bin/sh", print)

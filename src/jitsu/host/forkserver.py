@@ -32,7 +32,8 @@ from pathlib import Path
 from jitsu.errors import HostError
 from jitsu.host.process import Child, Console, Output, spawn
 
-_CONTROL_FD = 15
+CONTROL_FD = 15
+"""Its number in the server: agreed with `forkserver.c`. No copy has it."""
 _TITLE = "jitsu: loaded, to become the next guest"
 _ROOM = 12 << 10
 """Bytes for a command line: as many as the server itself was executed with."""
@@ -120,9 +121,7 @@ class ForkServer:
         answer = _ask(server, words, fds)
         if answer is None:
             return 0
-        overdue = asyncio.get_running_loop().call_later(
-            _PATIENCE, server.child.signal, signal.SIGKILL
-        )
+        overdue = asyncio.get_running_loop().call_later(_PATIENCE, self._despair, server, answer)
         try:
             return await asyncio.shield(answer)
         except asyncio.CancelledError:
@@ -130,6 +129,13 @@ class ForkServer:
             raise
         finally:
             overdue.cancel()
+
+    def _despair(self, server: _Server, answer: asyncio.Future[int]) -> None:
+        """End a server that has not answered; if it was we who had no time, it may have."""
+        while not answer.done() and self._hear(server):
+            pass
+        if not answer.done():
+            server.child.signal(signal.SIGKILL)
 
     def _know(self, child: Child) -> Child:
         self._known.add(child.pid)
@@ -177,7 +183,7 @@ class ForkServer:
         with theirs:
             try:
                 argv = [self._program, _OPTION, _TITLE.ljust(_ROOM)]
-                child = spawn(argv, {_CONTROL_FD: theirs.fileno()}, said, preload)
+                child = spawn(argv, {CONTROL_FD: theirs.fileno()}, said, preload)
             except HostError:
                 ours.close()
                 raise
@@ -187,11 +193,12 @@ class ForkServer:
         loop.add_reader(ours, self._hear, server)
         return server
 
-    def _hear(self, server: _Server) -> None:
+    def _hear(self, server: _Server) -> bool:
+        """Take what it says; return whether it said anything."""
         try:
             said = server.socket.recv(4)
         except BlockingIOError:
-            return
+            return False
         except OSError:
             said = b""
         if len(said) == 4:
@@ -202,6 +209,7 @@ class ForkServer:
             server.ready.set_result(True)
         else:
             self._lose(server)
+        return True
 
     def _lose(self, server: _Server) -> None:
         """The server has ended, and all of its copies that there will ever be are there."""
