@@ -19,6 +19,7 @@ from jitsu.api import control
 from jitsu.backends.qemu_accel import choose, hello_image
 from jitsu.bench.capture import Capture
 from jitsu.bench.demo import CLIENT, DIRECTORY, daemon
+from jitsu.host.forkserver import CONTROL_FD
 from jitsu.host.netns import CLIENT_PORT, UPLINK, TwoHosts, two_hosts
 
 RTO_FIRST, RTO_MIN = 1.0, 0.2
@@ -154,12 +155,15 @@ def lab(tmp_path: Path, measured: Path) -> Iterator[Lab]:
 def guests(namespace: int) -> list[int]:
     """Return the pids of guests that run in a network namespace."""
     found = []
-    for status in Path("/proc").glob("[0-9]*/cmdline"):
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            command = status.read_bytes().split(b"\0")
-            here = (status.parent / "ns" / "net").stat().st_ino == os.fstat(namespace).st_ino
+            command = (process / "cmdline").read_bytes().split(b"\0")
+            here = (process / "ns" / "net").stat().st_ino == os.fstat(namespace).st_ino
+            # The fork server bears the words of a copy while it makes it; that has no such socket.
+            server = (process / "fd" / str(CONTROL_FD)).is_socket()
         except OSError:
             continue
-        if here and b"-name" in command and any(word.startswith(b"jitsu-") for word in command):
-            found.append(int(status.parent.name))
+        named = b"-name" in command and any(word.startswith(b"jitsu-") for word in command)
+        if here and named and not server:
+            found.append(int(process.name))
     return found

@@ -109,7 +109,7 @@ def test_a_client_that_only_listens(lab6: Lab, public: Path) -> None:
     """The server speaks first, as those of mail do."""
     program = written(public, "exec /usr/bin/python3 -c '" + GREETER + "'")
     with serve(lab6, program, "listen = [25]"), lab6.hosts.at(lab6.hosts.client):
-        client = socket.create_connection((ADDRESSES[4], 25), 1)
+        client = socket.create_connection((ADDRESSES[4], 25), 10)
         client.settimeout(10)
         with client:
             assert client.recv(100) == b"220 at last\r\n"

@@ -103,9 +103,10 @@ def test_no_more_is_acknowledged_than_is_kept(
     lab6: Lab, mode: str, kept: int, version: int
 ) -> None:
     """A client that pushes as hard as it can, for as long as there is no guest."""
-    with serve(lab6, mode, 'cmdline = "listen_delay_ms=3000"\nready = "tcp:80"'):
+    late = 'cmdline = "listen_delay_ms=20000"\nready = "tcp:80"\nboot_timeout = 30'
+    with serve(lab6, mode, late):
         with lab6.hosts.at(lab6.hosts.client):
-            client = socket.create_connection((ADDRESSES[version], 80), 1)
+            client = socket.create_connection((ADDRESSES[version], 80), 10)
         with client:
             client.setblocking(False)
             sent = client.send(bytes(1 << 20))
@@ -129,7 +130,7 @@ def test_a_half_closed_client(lab6: Lab, mode: str) -> None:
     """As `nc -N`: it says all and FIN before there is a guest."""
     with serve(lab6, mode):
         with lab6.hosts.at(lab6.hosts.client):
-            client = socket.create_connection((ADDRESSES[4], 80), 1)
+            client = socket.create_connection((ADDRESSES[4], 80), 10)
         with client:
             client.sendall(b"GET / HTTP/1.0\r\n\r\n")
             client.shutdown(socket.SHUT_WR)
@@ -143,7 +144,7 @@ def test_a_silent_connection_keeps_its_guest(lab6: Lab, mode: str) -> None:
     """It was opened before the guest was, and has said nothing yet."""
     with serve(lab6, mode, "idle_after = 1"):
         with lab6.hosts.at(lab6.hosts.client):
-            client = socket.create_connection((ADDRESSES[4], 80), 1)
+            client = socket.create_connection((ADDRESSES[4], 80), 10)
         with client:
             eventually(lambda: lab6.row("www")["state"] == "awake")
             eventually(lambda: lab6.row("www")["flows"] == 1)
@@ -185,7 +186,7 @@ def unacknowledged(client: socket.socket) -> int:
 def asked(lab: Lab, version: int) -> socket.socket:
     """Return a client that has asked, and whose request is acknowledged."""
     with lab.hosts.at(lab.hosts.client):
-        client = socket.create_connection((ADDRESSES[version], 80), 1)
+        client = socket.create_connection((ADDRESSES[version], 80), 10)
     client.settimeout(10)
     client.sendall(b"GET / HTTP/1.0\r\n\r\n")
     eventually(lambda: unacknowledged(client) == 0)
@@ -211,7 +212,7 @@ def test_a_client_whose_guest_dies_is_told(lab6: Lab, mode: str, version: int) -
     with serve(lab6, mode):
         assert lab6.curl(url(4)).returncode == 0
         with lab6.hosts.at(lab6.hosts.client):
-            client = socket.create_connection((ADDRESSES[version], 80), 1)
+            client = socket.create_connection((ADDRESSES[version], 80), 10)
         eventually(lambda: lab6.row("www")["flows"] > 0)
         os.kill(lab6.guests()[0], signal.SIGKILL)
         client.settimeout(10)

@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from e2e import test_handoff as qemu
 from e2e import test_process as program
 from e2e.conftest import Lab
 from e2e.test_handoff import ADDRESSES, lab6
-from e2e.test_main_job import WWW, eventually
+from e2e.test_main_job import WWW, eventually, only
 from e2e.test_process import public
 
 __all__ = ["lab6", "public"]
@@ -128,8 +129,7 @@ def test_the_fork_server(lab: Lab) -> None:
 
 
 def eventually_one(lab: Lab) -> int:
-    eventually(lambda: len(forkserver(lab)) == 1)
-    return forkserver(lab)[0]
+    return only(partial(forkserver, lab))
 
 
 def forkserver(lab: Lab) -> list[int]:

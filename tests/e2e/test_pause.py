@@ -58,7 +58,7 @@ def test_an_open_connection_outlives_the_pause(lab: Lab) -> None:
             eventually(partial(is_in, lab, "awake"))
             assert lab.ask("stop", "www")["state"] == "paused"
         # The end of the connection is the guest's, too.
-        eventually(partial(is_in, lab, "awake"))
+        eventually(lambda: lab.row("www")["summons"] == 3)
         eventually(partial(is_in, lab, "paused"))
 
 

@@ -7,7 +7,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import pytest
@@ -72,7 +72,7 @@ def url(version: int) -> str:
 
 def connect(lab: Lab, version: int = 4) -> socket.socket:
     with lab.hosts.at(lab.hosts.client):
-        client = socket.create_connection((ADDRESSES[version], 80), 1)
+        client = socket.create_connection((ADDRESSES[version], 80), 10)
     client.settimeout(10)
     return client
 
@@ -97,11 +97,12 @@ def servers() -> list[int]:
 def launchers(lab: Lab) -> list[int]:
     """Return the pids of what waits on the host to become a server."""
     here = os.fstat(lab.hosts.host).st_ino
-    return [
-        pid
-        for pid in running(os.fsencode(LAUNCHER))
-        if Path(f"/proc/{pid}/ns/net").stat().st_ino == here
-    ]
+    found = []
+    for pid in running(os.fsencode(LAUNCHER)):
+        with suppress(OSError):  # it ends just now
+            if Path(f"/proc/{pid}/ns/net").stat().st_ino == here:
+                found.append(pid)
+    return found
 
 
 def is_told(client: socket.socket) -> bool:

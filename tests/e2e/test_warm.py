@@ -9,11 +9,11 @@ from functools import partial
 import pytest
 
 from e2e.conftest import Lab
-from e2e.test_main_job import QUIET, WWW, eventually, stages
+from e2e.test_main_job import QUIET, WWW, eventually, only, stages
 from jitsu.backends.qemu_accel import hello_image
 
 URL = "http://10.77.0.10/stats"
-WARM = WWW + "idle_after = 1\nwarm = 1\n"
+WARM = WWW + "warm = 1\n"
 REPLAY = WARM + 'handoff = "replay"\n'
 
 
@@ -37,6 +37,7 @@ def test_the_prepared_guest_answers_again_and_again(lab: Lab, service: str) -> N
             assert first == prepared, "the very same process"
             assert second != prepared, "and the next is there"
             assert {"plug", "let it run"} <= stages(lab)
+            assert lab.ask("stop", "www")["state"] == "asleep"
         assert lab.row("www")["summons"] == 4
     assert lab.guests() == []
     eventually(lambda: lab.interfaces() == QUIET)
@@ -56,7 +57,7 @@ def test_one_that_is_killed_is_replaced_and_nobody_waits_for_it(lab: Lab) -> Non
 
 
 def test_one_gives_way_to_a_service_that_has_none(lab: Lab) -> None:
-    other = WWW.replace("www", "two").replace("10.77.0.10", "10.77.0.11") + "idle_after = 1\n"
+    other = WWW.replace("www", "two").replace("10.77.0.10", "10.77.0.11")
     with lab.serve(WARM + other, host='memory = "16MiB"'):
         eventually(partial(has, lab, "asleep", 1))
         (prepared,) = lab.guests()
@@ -64,8 +65,9 @@ def test_one_gives_way_to_a_service_that_has_none(lab: Lab) -> None:
             assert lab.curl("http://10.77.0.11/stats").returncode == 0
         assert prepared not in lab.guests()
         assert has(lab, "asleep", 0)
+        lab.ask("stop", "two")
         eventually(partial(has, lab, "asleep", 1))
-        eventually(lambda: len(lab.guests()) == 1)
+        assert only(lab.guests) != prepared
         assert lab.curl(URL).returncode == 0
 
 
@@ -87,7 +89,7 @@ def test_what_a_killed_daemon_had_prepared_its_heir_ends(lab: Lab) -> None:
 def test_what_cannot_be_prepared_costs_the_service_nothing(lab: Lab) -> None:
     image = lab.folder / "www.elf"
     shutil.copy(hello_image(), image)
-    with lab.serve(WARM.replace("hello.elf", "www.elf").replace("idle_after = 1\n", "")):
+    with lab.serve(WARM.replace("hello.elf", "www.elf")):
         eventually(partial(has, lab, "asleep", 1))
         image.unlink()
         assert json.loads(lab.curl(URL).stdout)["requests"] == 1

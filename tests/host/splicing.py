@@ -222,7 +222,9 @@ class Proxy:
 
     def _take(self, ends: Ends, segment: Segment) -> None:
         key = (ends.peer, ends.peer_port)
-        if segment.flags & Flags.SYN:
+        if segment.flags & Flags.SYN and key in self.conversations:
+            talk = self.conversations[key]  # it has been sent again
+        elif segment.flags & Flags.SYN:
             iss = self._numbers.getrandbits(32)
             talk = Conversation(ends, segment.seq, iss, min(segment.window, 65535))
             self.conversations[key] = talk

@@ -525,7 +525,7 @@ def test_forged_replies_are_ignored() -> None:
 def test_the_next_upstream_is_asked(
     over_udp: Answer, over_tcp: Answer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(host, "UPSTREAM_PATIENCE", 0.1)
+    monkeypatch.setattr(host, "UPSTREAM_PATIENCE", 0.5)
 
     async def story() -> None:
         async with (

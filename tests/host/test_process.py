@@ -37,8 +37,11 @@ def descriptors() -> int:
 
 def children() -> set[str]:
     """Return the processes that we have started and not yet taken leave of (proc(5))."""
-    tasks = Path("/proc/self/task").glob("*/children")
-    return {pid for task in tasks for pid in task.read_text().split()}
+    found: set[str] = set()
+    for task in Path("/proc/self/task").glob("*/children"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that ends just now
+            found.update(task.read_text().split())
+    return found
 
 
 @contextmanager

@@ -57,7 +57,7 @@ def test_the_prepared_domain_answers_again_and_again(tmp_path: Path) -> None:
             domid = prepared(tmp_path, set())
             assert as_client(*PAGE) == "200"
             assert domid in guests(), "the very same domain"
-            assert {"finish domain", "hand over"} <= stages(tmp_path)
+            eventually(lambda: {"finish domain", "hand over"} <= stages(tmp_path))
             assert "build domain" not in stages(tmp_path)
             following = prepared(tmp_path, {domid})
             control.request(tmp_path / "run", "stop", name="www")
