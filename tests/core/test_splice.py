@@ -13,7 +13,6 @@ from jitsu.core.splice import (
     MSS_DEFAULT,
     MSS_MIN,
     RETRY,
-    TRIES,
     Effect,
     Failed,
     Shift,
@@ -32,6 +31,7 @@ from jitsu.wire.tcp import Flags, Options, Segment, seq_add, seq_diff
 ISS, IRS, GUEST = 7_000, 0xFFFF_FFF0, 0xFFFF_F000
 """Our number, the client's and the guest's; the latter two are about to wrap."""
 MAC = mac_of("www")
+PATIENCE = 5.0
 LOCAL, PEER = IPv4Address("10.77.0.10"), IPv4Address("10.77.0.9")
 REQUEST = b"GET / HTTP/1.1\r\n\r\n"
 TCB = Tcb(
@@ -59,7 +59,7 @@ def splice(
     rcv_nxt = seq_add(IRS, 1 + len(received) + fin)
     una = ISS if state is TcbState.SYN_RECEIVED else seq_add(ISS, 1)
     tcb = replace(TCB, state=state, rcv_nxt=rcv_nxt, rx=len(received), snd_una=una, peer_port=port)
-    return Splice(MAC, tcb, received)
+    return Splice(MAC, tcb, received, PATIENCE)
 
 
 def guest(
@@ -218,7 +218,8 @@ def test_a_lost_syn_is_sent_again_more_and_more_slowly() -> None:
         effects, now = it.tick(at), at
         if it.stage is Stage.ASKING:
             assert [s.flags for s in to_guest(effects)] == [Flags.SYN]
-    assert pauses == [RETRY * 2**i for i in range(TRIES)]
+    assert pauses == [0.2, 0.4, 0.8, 1.6, 2.0]
+    assert sum(pauses) == PATIENCE
     (reset,) = to_client(effects)
     assert (reset.flags, reset.seq) == (Flags.RST | Flags.ACK, seq_add(ISS, 1))
     assert reset.ack == seq_add(IRS, 1 + len(REQUEST))
@@ -238,6 +239,17 @@ def test_lost_bytes_are_sent_again_from_the_last_acknowledged_one() -> None:
     (last,) = to_guest(it.handle(guest(Flags.ACK, 1, 2921), 0.4))
     assert last.payload == received[2920:]
     assert it.handle(guest(Flags.ACK, 1, 4001), 0.5) == [Spliced(it.ends)]
+
+
+def test_a_slow_guest_is_not_given_up_while_it_takes_something() -> None:
+    it, now = telling(bytes(8 * 1460)), 0.0
+    for number in range(1, 8):
+        while (at := it.deadline() or 0.0) - now < 1.0:
+            it.tick(at)
+        now = at - 0.01
+        it.handle(guest(Flags.ACK, 1, 1 + number * 1460), now)
+    assert now > PATIENCE
+    assert it.stage is Stage.TELLING
 
 
 def test_more_may_be_acknowledged_than_was_sent_again() -> None:
@@ -325,7 +337,7 @@ def test_it_says_who_it_is_with() -> None:
 
 def splices(*ports: int) -> Splices:
     flows = [(replace(TCB, peer_port=port, rx=len(REQUEST)), REQUEST) for port in ports]
-    return Splices(MAC, flows)
+    return Splices(MAC, flows, PATIENCE)
 
 
 def frame(segment: Segment, port: int) -> bytes:
@@ -441,7 +453,7 @@ def test_whatever_the_link_loses_every_byte_arrives_once(
                     if not next(fate, False):
                         pending += it.handle(answer, now)
             case Failed():
-                assert sum(losses) >= TRIES
+                assert sum(losses) >= 5, "the SYN, and what follows it four times"
                 return
             case _:
                 pass

@@ -135,9 +135,12 @@ def test_a_guest_that_does_not_answer_is_asked_again() -> None:
     scene, _, asked = ready()
     assert [sent(each) for each in scene.tick(scene.core.deadline() or 0.0)] == [asked]
     effects: list[Effect] = []
+    began = given_up = scene.now
     while (at := scene.core.deadline()) is not None:
-        effects = scene.tick(at)
+        effects, given_up = scene.tick(at), at
     assert effects[-1] == CanServe(ANY.name), "others may fare better"
+    assert 0.0 < given_up - began < ANY.boot_timeout, "or none would"
+    assert scene.core.counters["not spliced"] == 1
 
 
 def test_a_link_that_cannot_translate() -> None:

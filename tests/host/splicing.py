@@ -34,6 +34,7 @@ from jitsu.wire.tcp import Flags, Options, Segment, seq_add, seq_diff
 
 PORT = 80
 WINDOW = 8192
+PATIENCE = 30.0
 GUEST_PORT, GUEST_END = f"{BRIDGE}-g0", "guest0"
 CLIENT, CLIENT6 = "10.77.0.2", "fd77::2"
 
@@ -236,7 +237,7 @@ class Proxy:
 
     def _splice(self) -> None:
         flows = [(talk.tcb(), bytes(talk.received)) for talk in self.conversations.values()]
-        self._splices = Splices(WWW.mac, flows)
+        self._splices = Splices(WWW.mac, flows, PATIENCE)
         self._perform(self._splices.begin(self._loop.time()))
         self._arm()
 

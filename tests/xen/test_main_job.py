@@ -79,8 +79,8 @@ def daemon(folder: Path) -> Iterator[subprocess.Popen[str]]:
     command = [*JITSU, "serve", "-c", str(folder / "jitsu.toml")]
     serving = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert serving.stderr is not None
+    said = ""
     try:
-        said = ""
         while '"serving"' not in said:
             line = serving.stderr.readline()
             assert line, f"it has ended: {said}"
@@ -89,6 +89,7 @@ def daemon(folder: Path) -> Iterator[subprocess.Popen[str]]:
     finally:
         serving.terminate()
         _, rest = serving.communicate(timeout=dom0.PATIENCE)
+        sys.stdout.write(said + rest)  # for whom a test fails
     assert serving.returncode in (0, -signal.SIGKILL), rest
 
 

@@ -58,8 +58,6 @@ from jitsu.wire.tcp import Flags, Options, Segment, seq_add, seq_diff
 
 RETRY = 0.2
 """Seconds until something is sent again, doubled with each try: a guest is no network away."""
-TRIES = 5
-"""So a guest that does not answer is given up after 6 s, sooner than a boot is."""
 MSS_MIN = 48
 """A guest that names less is sent this much."""
 MSS_MAX = {4: 1460, 6: 1440}
@@ -125,8 +123,11 @@ Effect = ToGuest | ToClient | Shift | Spliced | Failed
 class Splice:
     """One connection, its state `tcb` and the client's bytes `received`."""
 
-    def __init__(self, mac: Mac, tcb: Tcb, received: bytes) -> None:
-        """Prepare to join the connection to the guest that has `mac`; `begin` does it."""
+    def __init__(self, mac: Mac, tcb: Tcb, received: bytes, patience: float) -> None:
+        """Prepare to join the connection to the guest that has `mac`; `begin` does it.
+
+        A guest that takes nothing for `patience` seconds is given up.
+        """
         self.ends = Ends(mac, tcb.local, tcb.port, tcb.peer_mac, tcb.peer, tcb.peer_port)
         self.stage = Stage.ASKING
         self._tcb = tcb
@@ -141,7 +142,9 @@ class Splice:
         self._delta = 0
         self._said = seq_add(tcb.iss, 1)
         """What the guest will say next, in our numbers."""
+        self._patience = patience
         self._tries = 0
+        self._give_up = 0.0
         self._deadline: float | None = None
 
     def __repr__(self) -> str:
@@ -152,7 +155,7 @@ class Splice:
 
     def begin(self, now: float) -> list[Effect]:
         """Send the client's SYN to the guest."""
-        self._arm(now)
+        self._progress(now)
         return [Shift(self.ends, None), self._syn()]
 
     def deadline(self) -> float | None:
@@ -163,9 +166,9 @@ class Splice:
         """Say it again, or give up."""
         if self._deadline is None or now < self._deadline:
             return []
-        self._tries += 1
-        if self._tries == TRIES:
+        if now >= self._give_up:
             return self.abort("the guest does not answer")
+        self._tries += 1
         self._arm(now)
         if self.stage is Stage.ASKING:
             return [self._syn()]
@@ -209,8 +212,7 @@ class Splice:
             answer = ToClient(encode(self.ends, replace(segment, seq=self._tcb.iss)))
             return [shift, answer, *self._finish()]
         self.stage = Stage.TELLING
-        self._tries = 0
-        self._arm(now)
+        self._progress(now)
         if self._end == 0:
             # Should it be lost, the guest's next SYN-ACK draws one from the client.
             return [shift, self._next(0), *self._finish()]
@@ -229,8 +231,7 @@ class Splice:
         if acknowledged > self._acknowledged:
             self._acknowledged = acknowledged
             self._sent = max(self._sent, acknowledged)
-            self._tries = 0
-            self._arm(now)
+            self._progress(now)
         if acknowledged == self._end:
             return self._finish()
         return self._tell()
@@ -296,8 +297,14 @@ class Splice:
         self._deadline = None
         return [last or Spliced(self.ends)]
 
+    def _progress(self, now: float) -> None:
+        """The guest has taken something: be patient anew."""
+        self._tries = 0
+        self._give_up = now + self._patience
+        self._arm(now)
+
     def _arm(self, now: float) -> None:
-        self._deadline = now + RETRY * 2**self._tries
+        self._deadline = min(now + RETRY * 2**self._tries, self._give_up)
 
 
 _Key = tuple[IPv4Address | IPv6Address, int, IPv4Address | IPv6Address, int]
@@ -306,9 +313,12 @@ _Key = tuple[IPv4Address | IPv6Address, int, IPv4Address | IPv6Address, int]
 class Splices:
     """All the connections of one service that are being spliced to one guest."""
 
-    def __init__(self, mac: Mac, flows: Iterable[tuple[Tcb, bytes]]) -> None:
-        """Prepare to join connections, each with the client's bytes, to the guest with `mac`."""
-        splices = [Splice(mac, tcb, received) for tcb, received in flows]
+    def __init__(self, mac: Mac, flows: Iterable[tuple[Tcb, bytes]], patience: float) -> None:
+        """Prepare to join connections, each with the client's bytes, to the guest with `mac`.
+
+        One of which the guest takes nothing for `patience` seconds is given up.
+        """
+        splices = [Splice(mac, tcb, received, patience) for tcb, received in flows]
         self._splices = {_key(splice.ends): splice for splice in splices}
         self._deadlines = Deadlines()
 

@@ -447,7 +447,9 @@ class Synjitsu:
         if not sleeper.is_spliced:
             return [Commit(name, sleeper.handover.epoch, flows.hand_over())]
         pairs = ((flow.tcb, flow.received) for flow in flows.hand_over())
-        sleeper.splices = Splices(sleeper.service.mac, pairs)
+        # Give up one that the guest does not take before the boot is given up for it.
+        patience = sleeper.service.boot_timeout / 2
+        sleeper.splices = Splices(sleeper.service.mac, pairs, patience)
         return self._spliced(sleeper, sleeper.splices.begin(now))
 
     def _spliced(self, sleeper: Sleeper, effects: Sequence[splice.Effect]) -> list[Effect]:
@@ -463,6 +465,7 @@ class Synjitsu:
                 case splice.Shift(ends, delta):
                     done.append(Shift(name, ends, delta))
                 case splice.Failed(ends, _):
+                    self.counters["not spliced"] += 1
                     done += [Unshift(name, ends), *self._track(sleeper, (), (ends,))]
                 case splice.Spliced():
                     self.counters["spliced"] += 1
