@@ -17,8 +17,9 @@
  * several guards hold takes any of them. An `inline` is a part of a step.
  *
  * What is left out, and why that is safe. Windows, options, DNS, UDP: they change nothing in who owns
- * what. Half-open connections that time out after 15 s, cookies: who takes longer is reset, and has
- * lost nothing. An idle guest's end and an operator's stop: a fence before the first makes sure that
+ * what. Half-open connections that time out after 15 s: who takes longer is reset, and has lost
+ * nothing. Cookies, which only a flood brings about: of such a client nothing is kept until it has
+ * acknowledged one, and if the guest has taken over by then, it resets it. An idle guest's end and an operator's stop: a fence before the first makes sure that
  * no connection is open, the second is wanted. The counting of connections by nftables, but for the
  * time that it takes (FROZEN). Servers that speak first: a guest speaks only of what it owns.
  */

@@ -308,6 +308,7 @@ class Lives:
                 assert isinstance(instance, Suspends), "the configuration was checked"
                 instance.suspend(self._saved.file(service.name))
             case _:
+                self._cores.tell_synjitsu(events.Ending(service.name))
                 instance.stop(how)
 
     async def _pause(self, service: Service, epoch: Epoch, instance: Instance) -> None:

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address
 import pytest
 
 from core.test_connection import ACK, ENDS, FIN, PSH, RST, SYN
-from jitsu.core.flows import HALF_OPEN_MAX, Budget, Flows, Key
+from jitsu.core.flows import Budget, Flows, Key
 from jitsu.core.segment import Ends, decode, encode
 from jitsu.errors import WireError
 from jitsu.model import Terms
@@ -14,7 +14,8 @@ from jitsu.wire.tcb import TcbState
 from jitsu.wire.tcp import Flags, Options, Segment, seq_add
 
 NONE, SIZE = Options(), Options(mss=1400)
-TERMS = Terms(connections=HALF_OPEN_MAX + 4, window=100)
+ROOM = 64
+TERMS = Terms(connections=ROOM, window=100)
 
 
 class Client:
@@ -124,20 +125,29 @@ def test_the_budget_is_of_all() -> None:
     assert ports(flows.news()[1]) == ["10.77.0.101", "10.77.0.102"]
 
 
-def test_a_flood_does_not_keep_clients_out() -> None:
+def flooded() -> Flows:
+    """Return a table that is full of clients that will not answer."""
     flows = table()
-    for number in range(HALF_OPEN_MAX):
+    for number in range(ROOM):
         Client(flows, number).opens(options=Options(1400, window_scale=7))
-    before = len(flows)
+    return flows
+
+
+def test_a_flood_does_not_keep_clients_out() -> None:
+    flows = flooded()
     for number in range(5000):
         Client(flows, 1000 + number).opens()
-    assert len(flows) == before == HALF_OPEN_MAX
+    assert len(flows) == len(flows.half_open()) == ROOM
+    assert flows.is_full
+    assert flows.is_unanswered
     client = Client(flows, 9000)
     answer = client.opens(options=Options(1400, window_scale=7))
     assert answer.options == Options(mss=1460), "a cookie remembers no more than the size"
     (answer,) = client.says(ACK | PSH, 1, b"hello", now=1.0)
     assert answer.ack == 1006
     assert (client.ends.turned(),) == flows.established()
+    held = [flows.knows(Client(flows, number).key) for number in range(ROOM)]
+    assert held == [False] + [True] * (ROOM - 1), "who has not answered for longest goes for it"
     flow = flows.hand_over()[-1]
     assert (flow.received, flow.tcb.mss, flow.tcb.iss) == (b"hello", 1360, client.theirs)
 
@@ -148,33 +158,58 @@ def test_a_flood_does_not_keep_clients_out() -> None:
     ids=["another's number", "of another SYN", "a reset", "too late"],
 )
 def test_what_brings_no_cookie_back(flags: Flags, at: int, wrong: int, now: float) -> None:
-    flows = table()
-    for number in range(HALF_OPEN_MAX):
-        Client(flows, number).opens()
+    flows = flooded()
     client = Client(flows, 9000)
     client.opens()
     client.theirs += wrong
     assert flows.take(client.key, client.frame(flags, at), now) is None
+    assert len(flows.half_open()) == ROOM
 
 
-def test_a_cookie_brings_nothing_back_into_a_full_table() -> None:
-    flows = table(replace(TERMS, connections=HALF_OPEN_MAX))
-    for number in range(HALF_OPEN_MAX):
-        Client(flows, number).opens()
+def test_a_cookie_takes_no_clients_place_who_has_answered() -> None:
+    flows = table()
+    for number in range(ROOM):
+        each = Client(flows, number)
+        each.opens()
+        each.says(ACK, 1)
+    assert not flows.is_unanswered
     client = Client(flows, 9000)
     client.opens(options=Options())
-    assert flows.is_full
     assert flows.take(client.key, client.frame(ACK, 1), 1.0) is None
+    assert len(flows.established()) == ROOM
 
 
 def test_a_cookie_that_answers_with_its_end() -> None:
-    flows = table()
-    for number in range(HALF_OPEN_MAX):
-        Client(flows, number).opens()
+    flows = flooded()
     client = Client(flows, 9000)
     client.opens()
     (answer,) = client.says(ACK | FIN, 1, b"bye", now=1.0)
     assert answer.ack == 1005
+
+
+def test_a_cookie_costs_nobody_his_place_when_there_is_room_again() -> None:
+    flows = flooded()
+    client = Client(flows, 9000)
+    client.opens()
+    first = Client(flows)
+    flows.take(first.key, first.frame(RST, 1), 1.0)
+    assert client.says(ACK, 1, now=1.0) == []
+    assert len(flows) == len(flows.half_open()) + 1 == ROOM
+
+
+def test_a_client_that_was_answered_twice_may_acknowledge_either() -> None:
+    for acknowledged in (0, 1):
+        flows = flooded()
+        client = Client(flows, 9000)
+        answers = [client.opens()]  # by a cookie, which is long on its way
+        first = Client(flows)
+        flows.take(first.key, first.frame(RST, 1), 1.0)  # and there is room
+        answers.append(client.opens(now=1.0))
+        assert answers[0].seq != answers[1].seq
+        client.theirs = answers[acknowledged].seq
+        assert client.says(ACK, 1, now=1.0) == []
+        assert flows.established() == (client.ends.turned(),)
+        assert len(flows) == ROOM
 
 
 def test_damaged_segments() -> None:

@@ -13,6 +13,7 @@ from jitsu.core.events import (
     Commit,
     Committed,
     Effect,
+    Ending,
     GuestWrote,
     Heard,
     Remember,
@@ -25,6 +26,7 @@ from jitsu.core.events import (
 from jitsu.core.flows import Flow
 from jitsu.core.handoff import Handover, Phase
 from jitsu.core.segment import Ends, decode
+from jitsu.core.sleeper import WAITING_MAX
 from jitsu.model import Cause, Epoch, Handoff, Name, Service, State, Terms
 from jitsu.testing.world import SUBNET, service
 from jitsu.wire import tcb
@@ -277,7 +279,40 @@ def test_more_clients_than_the_guest_takes_over_wait_for_it() -> None:
     assert isinstance(scene.arrives(syn(0))[1], Send), "who is known is answered"
 
 
-def test_a_wish_that_comes_while_it_stops_is_answered_when_it_has_stopped() -> None:
+def test_a_flood_does_not_keep_a_client_waiting() -> None:
+    """Of those that wait for room more are held than honest clients are many."""
+    scene = Scene()
+    for number in range(TERMS.connections + WAITING_MAX):
+        scene.arrives(syn(1000 + number))
+    assert (scene.held(), scene.core.connections(NAME)) == (WAITING_MAX, TERMS.connections)
+    scene.opens(9)
+    assert isinstance(scene.arrives(scene.says(ACK, 9))[0], Track)
+
+
+def test_who_has_waited_for_room_in_vain_is_answered() -> None:
+    scene = Scene()
+    for number in range(TERMS.connections):
+        scene.opens(number)
+    scene.arrives(syn(7))
+    assert scene.held() == 1
+    scene.opens(7)
+    assert scene.held() == 0
+    assert isinstance(scene.arrives(scene.says(ACK, 7))[0], Track)
+
+
+def test_honest_clients_wait_for_room_for_as_long_as_it_takes() -> None:
+    """A cookie would bring none of them into a table whose clients have all answered."""
+    scene = Scene()
+    for number in range(TERMS.connections):
+        scene.opens(number)
+        scene.established(number)
+    for _ in range(3):
+        scene.arrives(syn(7))
+        assert scene.held() == 1
+
+
+def stopping() -> Scene:
+    """Return a scene with a guest that was awake, and is fenced."""
     scene = Scene()
     scene.boots()
     scene.writes()
@@ -288,6 +323,44 @@ def test_a_wish_that_comes_while_it_stops_is_answered_when_it_has_stopped() -> N
     scene.enters(State.STOPPING)
     scene.moving()
     scene.moved(to_guest=False)
+    return scene
+
+
+def test_who_comes_while_a_guest_takes_its_time_to_end_is_answered_at_once() -> None:
+    scene = stopping()
+    stray = scene.says(ACK | PSH, number=5, payload=b"of the guest's")
+    assert scene.arrives(stray) == []
+    scene.arrives(syn(1))
+    assert scene.held() == 2, "it may run on"
+    _, answer = scene.core.handle(Ending(NAME), scene.now)
+    assert scene.answer(answer).flags == Flags.SYN | ACK
+    scene.theirs[1] = scene.answer(answer).seq
+    assert scene.opens(2) == [Wake(NAME, Cause.SYN, SUBNET[100])]
+    assert scene.held() == 1
+    (ends,) = scene.established()
+    scene.arrives(scene.says(ACK | PSH, payload=b"GET"))
+    refused, wake = scene.enters(State.ASLEEP)
+    assert refused == Send(refusal.answer(stray) or b"")
+    assert isinstance(wake, Wake)
+    assert scene.boots() == [Track(NAME, (ends,), ())]
+    assert scene.tracked() == []
+    frozen = scene.writes()
+    assert len(frozen) == 1, "who has not answered is counted, too"
+    (flow, half) = flows_of(scene.tracked())
+    assert (flow.received, half.tcb.state) == (b"GET", TcbState.SYN_RECEIVED)
+
+
+def test_a_guest_that_fails_is_told_to_end_as_well() -> None:
+    scene = Scene()
+    scene.boots()
+    assert scene.core.handle(Ending(NAME), scene.now) == []
+    scene.enters(State.FAILED)
+    assert scene.core.handle(Ending(NAME), scene.now) == []
+    assert scene.arrives(syn()) == [Send(refusal.answer(syn()) or b"")]
+
+
+def test_a_wish_that_comes_while_it_stops_is_answered_when_it_has_stopped() -> None:
+    scene = stopping()
     assert scene.arrives(syn()) == [Wake(NAME, Cause.SYN, SUBNET[100])], "it may run on"
     _, answer, wake = scene.enters(State.ASLEEP)
     assert scene.answer(answer).flags == Flags.SYN | ACK

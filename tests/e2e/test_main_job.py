@@ -251,6 +251,27 @@ def test_a_flood_of_syns_leaves_room_for_a_client(lab: Lab) -> None:
         assert int(resident[1]) < 256 << 10, "memory is bounded"
 
 
+def test_a_client_is_answered_in_the_middle_of_a_flood(lab: Lab) -> None:
+    with lab.serve(WWW + 'cmdline = "listen_delay_ms=4000"\n'):
+        with lab.hosts.at(lab.hosts.client):
+            wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+            wire.bind((CLIENT_PORT, 0))
+        with wire:
+            for number in range(6000):
+                source = (Mac(b"\x06flood"), IPv4Address(0x0A4D0000 | 128 + number % 100))
+                syn = tcp.Segment(1 + number, 80, number, 0, tcp.Flags.SYN, 1000)
+                wire.send(segment(source, (mac_of("www"), IPv4Address("10.77.0.10")), syn))
+        with lab.hosts.at(lab.hosts.client):
+            client = socket.create_connection(("10.77.0.10", 80), 10)
+        with client:
+            assert lab.row("www")["state"] == "booting", "nobody else can have answered"
+            client.settimeout(20)
+            client.sendall(b"GET / HTTP/1.1\r\nHost: www\r\n\r\n")
+            assert client.recv(100).startswith(b"HTTP/1.1 200 ")
+        counters = lab.ask("counters")
+        assert counters["opened"] < 6000, "not all of them were"
+
+
 def test_malformed_frames_and_queries_change_nothing(lab: Lab) -> None:
     chance = Random(1)
     with lab.serve(WWW):

@@ -201,6 +201,34 @@ def test_a_client_whose_program_dies_is_told(lab6: Lab) -> None:
         assert lab6.curl(url(4)).returncode == 0
 
 
+ENDS_SLOWLY = """exec /usr/bin/python3 -c '
+import os, runpy, signal, sys, time
+def end(*_):
+    print("told to end", flush=True)
+    time.sleep(5)
+    os._exit(0)
+signal.signal(signal.SIGTERM, end)
+runpy.run_path(sys.argv[1])
+' {}"""
+
+
+@pytest.mark.parametrize("mode", ["import", "splice"])
+def test_a_client_that_comes_while_it_takes_its_time_to_end(
+    lab6: Lab, public: Path, mode: str
+) -> None:
+    """It is connected at once, and served by the next."""
+    slow = written(public, ENDS_SLOWLY.format(SERVER))
+    with serve(lab6, mode, 'stop = "shutdown"\nidle_after = 1', slow):
+        assert lab6.ask("summon", "www")["state"] == "awake"
+        eventually(lambda: "told to end" in lab6.jitsu("logs", "www"))
+        (ending,) = servers()
+        with lab6.clean_wire(), connect(lab6) as client:
+            assert servers() == [ending], "it is still there"
+            client.sendall(GET)
+            assert client.recv(4096).startswith(b"HTTP/1.1 200")
+        assert lab6.row("www")["summons"] == 2
+
+
 def test_what_it_may_do(lab6: Lab, public: Path) -> None:
     """It is nobody, alone with what it has started, and that ends with it."""
     naps = str(100_000 + os.getpid())

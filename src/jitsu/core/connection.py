@@ -118,6 +118,10 @@ class Connection:
         """Say whether the handshake is under way."""
         return self.state is TcbState.SYN_RECEIVED
 
+    def expects(self, segment: Segment) -> bool:
+        """Say whether it is this SYN-ACK that a segment acknowledges, if none was before."""
+        return not self.is_half_open or seq_add(segment.ack, -1) == self._iss
+
     def deadline(self) -> float | None:
         """Return when `tick` next has something to do, if ever."""
         return self._deadline

@@ -76,6 +76,13 @@ class StateEntered:
 
 
 @dataclass(frozen=True, slots=True)
+class Ending:
+    """A guest that was fenced will not run on: it has been told to end."""
+
+    name: Name
+
+
+@dataclass(frozen=True, slots=True)
 class Moving:
     """The entry of a service is about to be moved."""
 
@@ -99,6 +106,7 @@ Event = (
     | Committed
     | Unshiftable
     | StateEntered
+    | Ending
     | Moving
     | Moved
 )

@@ -1,9 +1,11 @@
 """The connections of one service that Synjitsu holds until the guest takes them over.
 
-*A table that a flood cannot fill.* Who spoofs its address never completes a handshake. So only a
-few half-open connections have state of their own, and with it window scale and timestamps; the
-SYNs of others are answered with cookies (`core.isn`), which keep nothing. The acknowledgement of
-a cookie brings a real client's connection back, whatever the flood.
+*A table that a flood does not close.* Who spoofs its address never completes a handshake. When the
+table is full, and some in it have not answered, SYNs can be answered with cookies (`core.isn`),
+which keep nothing. The acknowledgement of a cookie brings a real client's connection into the
+table, where the one goes for it that has not answered for longest. What cookies cannot keep is
+window scale and timestamps, and a client that acknowledges one when the guest has taken over has
+no connection: so a burst of honest clients gets none (`Synjitsu` holds its SYNs first).
 
 *What is kept is bounded* by the number of connections that the guest can take over, by the window
 of each, and by the `Budget` of all services together.
@@ -19,8 +21,6 @@ from jitsu.model import Terms
 from jitsu.wire.tcb import Tcb
 from jitsu.wire.tcp import Flags, Options, Segment, seq_add
 
-HALF_OPEN_MAX = 256
-"""Half-open connections with state of their own: a burst of honest clients fits."""
 COOKIE_LIFE = 128.0
 """Seconds after the last cookie within which an acknowledgement may bring one back."""
 
@@ -70,8 +70,13 @@ class Flows:
 
     @property
     def is_full(self) -> bool:
-        """Say whether another one must wait for the guest itself."""
+        """Say whether there is no room for another one."""
         return len(self._table) >= self.terms.connections
+
+    @property
+    def is_unanswered(self) -> bool:
+        """Say whether most of the clients have not answered yet."""
+        return 2 * self._half_open > len(self._table)
 
     def knows(self, key: Key) -> bool:
         """Say whether a connection is held."""
@@ -91,14 +96,14 @@ class Flows:
         return frames
 
     def open(self, key: Key, frame: bytes, now: float) -> list[bytes]:
-        """Answer a client's SYN. Raises WireError."""
+        """Answer a client's SYN: with a cookie, if there is no room for it. Raises WireError."""
         ends, syn = decode(frame)
         known = self._table.get(key)
         if known is not None and not (known.is_half_open and syn.seq != known.irs):
             return self._go_on(key, known, syn, now)
         if known is not None:
             self._forget(key, known)  # the client has begun anew
-        if self._half_open >= HALF_OPEN_MAX:
+        if self.is_full:
             return [self._cookie(ends, syn, now)]
         numbers = isn.first_numbers(ends, self._secret, now)
         connection = Connection(ends, syn, self.terms, numbers, now)
@@ -116,8 +121,8 @@ class Flows:
         if connection is None and now >= self._cookies_until:
             return None
         ends, segment = decode(frame)
-        if connection is None:
-            connection = self._revived(key, ends, segment, now)
+        if connection is None or not connection.expects(segment):
+            connection = self._revived(key, ends, segment, now) or connection
         return None if connection is None else self._go_on(key, connection, segment, now)
 
     def news(self) -> tuple[tuple[Ends, ...], tuple[Ends, ...]]:
@@ -196,14 +201,28 @@ class Flows:
         return encode(ends, answer)
 
     def _revived(self, key: Key, ends: Ends, ack: Segment, now: float) -> Connection | None:
-        """Return the connection that an acknowledgement brings back, if it is one of a cookie."""
-        if self.is_full or ack.flags & (Flags.SYN | Flags.RST | Flags.ACK) != Flags.ACK:
+        """Return the connection that an acknowledgement brings back, if it is one of a cookie.
+
+        Who has acknowledged one may have been answered otherwise since, when there was room again.
+        """
+        if ack.flags & (Flags.SYN | Flags.RST | Flags.ACK) != Flags.ACK:
             return None
         number, irs = seq_add(ack.ack, -1), seq_add(ack.seq, -1)
         mss = isn.baked(ends, number, irs, self._secret, now)
         if mss is None:
             return None
+        goes = key if key in self._table else None
+        if goes is None and self.is_full:
+            goes = self._longest_waiting()
+            if goes is None:
+                return None
+        if goes is not None:
+            self._forget(goes, self._table[goes])
         connection = Connection.revive(ends, ack, mss, self.terms, now)
         self._table[key] = connection
         self._half_open += 1
         return connection
+
+    def _longest_waiting(self) -> Key | None:
+        """Return whose SYN-ACK has been unanswered for longest."""
+        return next((key for key, c in self._table.items() if c.is_half_open), None)

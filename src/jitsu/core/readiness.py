@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import cast
 
-from jitsu.core import probe
+from jitsu.core import neighbours, probe
 from jitsu.core.deadlines import Deadlines
 from jitsu.core.events import CanServe, Effect, Heard, SendToGuest
 from jitsu.core.sleeper import Sleeper
@@ -94,7 +94,8 @@ class Readiness:
             effects.append(Heard(name))
             effects += self._first(boot, now)
         if seen.kind is Kind.ARP_REQUEST and seen.destination_ip == self._probe_ip.packed:
-            effects.append(SendToGuest(name, arp_reply(frame, OWN_MAC)))
+            answer = neighbours.answer(frame, OWN_MAC)
+            effects += [SendToGuest(name, answer)] if answer else []
         elif seen.destination_ip == self._probe_ip.packed:
             effects += self._probe_answered(boot, seen, frame, now)
         elif seen.kind is Kind.UDP and len(boot.spoken) < SPOKEN_MAX:
@@ -167,10 +168,3 @@ class Readiness:
         assert isinstance(service.ready, ReadyOnTcp)
         data = probe.frame(service, service.ready.port, (OWN_MAC, self._probe_ip), flags, seq)
         return SendToGuest(service.name, data)
-
-
-def arp_reply(frame: bytes, mac: Mac) -> bytes:
-    """Return the frame that answers an ARP request with `mac`."""
-    request = ethernet.decode(frame)
-    reply = arp.encode(arp.reply_to(arp.decode(request.payload), mac))
-    return ethernet.encode(ethernet.Frame(request.source, mac, ethernet.EtherType.ARP, reply))

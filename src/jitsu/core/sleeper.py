@@ -19,6 +19,8 @@ HELD_BYTES_MAX = 16 << 20
 """Bytes kept for all services together: held frames, and what clients have sent."""
 STRAGGLING = 0.1
 """Seconds within which what was queued at our port before a move has been read, however long."""
+WAITING_MAX = 1024
+"""SYNs held for want of room among the connections: of more, most are of a flood."""
 WISHES = {
     Kind.TCP_SYN: Cause.SYN,
     Kind.UDP: Cause.UDP,
@@ -29,7 +31,19 @@ _TCP = (Kind.TCP_SYN, Kind.TCP_OTHER)
 
 
 class Owner(Enum):
-    """Where the forwarding entry of a service points."""
+    """Where the forwarding entry of a service points, and so what becomes of a frame for it.
+
+    OURS     asleep, booting, failed   answered, held, or refused
+    OURS     stopping, told to end     the same
+    OURS     stopping, not yet         held: it may run on
+    OURS     paused, suspended         held, and wakes it: its connections are its own
+    OURS     from freeze to import     held, whatever it is: the connections are being handed over
+    OURS     awake: about to be moved  passed to the guest on its own link
+    MOVING   the entry is being moved  the same, or held where there is no such link any more
+    GUEST    awake, just moved         a straggler that was queued before the move: sent on
+    GUEST    later                     held: the guest has died and its entry with it, or the kernel
+                                       would not have brought the frame here
+    """
 
     OURS = auto()
     MOVING = auto()
@@ -46,6 +60,8 @@ class Sleeper:
     state: State = State.ASLEEP
     owner: Owner = Owner.OURS
     moved_at: float = 0.0
+    ends: bool = False
+    """The guest has been told to end, and will not run on."""
     linked: bool = False
     """The guest's own link is open: what it must have at once can be sent there."""
     heard: bool = False
@@ -93,7 +109,17 @@ class Sleeper:
         """Say whether new connections are opened, rather than their SYNs held."""
         if self.flows is None or self.handover.phase is not Phase.PROXYING:
             return False
-        return self.state in (State.ASLEEP, State.BOOTING)
+        return self.state in (State.ASLEEP, State.BOOTING) or self.ends
+
+    def is_flooded(self, key: Key) -> bool:
+        """Say whether a SYN is to be answered though there is no room for its connection.
+
+        Most in the table do not answer, and more wait for room than a burst of honest clients
+        brings; or this one, which comes once more, has waited in vain.
+        """
+        if self.flows is None or not self.flows.is_unanswered:
+            return False
+        return key in self.held or len(self.held) >= WAITING_MAX
 
     def hold(self, seen: Glance, frame: bytes) -> bool:
         """Keep a frame for the guest, if there is room.

@@ -19,16 +19,7 @@ request), and wakes the service by it. How a TCP connection is kept depends on t
 
 All else is held, and replayed to the guest in the order of its arrival. Then the entry is moved.
 
-Who owns an address, and what becomes of a frame for it:
-
-    OURS     asleep, booting, failed   answered, held, or refused
-    OURS     paused, suspended         held, and wakes it: its connections are its own
-    OURS     from freeze to import     held, whatever it is: the connections are being handed over
-    OURS     awake: about to be moved  passed to the guest on its own link
-    MOVING   the entry is being moved  the same, or held where there is no such link any more
-    GUEST    awake, just moved         a straggler that was queued before the move: sent on
-    GUEST    later                     held: the guest has died and its entry with it, or the kernel
-                                       would not have brought the frame here
+Who owns an address, and what becomes of a frame for it, tells `core.sleeper.Owner`.
 
 *A guest that boots* may need the network before it can serve. From its first frame on, frames that
 are not a client's beginning are passed to it: ARP replies, segments of its own connections, and
@@ -59,6 +50,7 @@ from jitsu.core.events import (
     Commit,
     Committed,
     Effect,
+    Ending,
     Event,
     GuestSent,
     GuestWrote,
@@ -79,7 +71,7 @@ from jitsu.core.events import (
 )
 from jitsu.core.flows import Budget, Flows
 from jitsu.core.handoff import Phase
-from jitsu.core.readiness import Readiness, arp_reply
+from jitsu.core.readiness import Readiness
 from jitsu.core.segment import Ends
 from jitsu.core.sleeper import HELD_BYTES_MAX, STRAGGLING, WISHES, Owner, Sleeper, key_of
 from jitsu.core.splice import Splices
@@ -162,6 +154,8 @@ class Synjitsu:
                 return self._spliced(self._sleepers[name], dropped)
             case StateEntered(name, state, epoch):
                 return self._entered(self._sleepers[name], state, epoch, now)
+            case Ending(name):
+                return self._ending(self._sleepers[name], now)
             case Moving(name):
                 self._sleepers[name].owner = Owner.MOVING
                 return []
@@ -204,8 +198,6 @@ class Synjitsu:
         sleeper = self._by_ip.get(seen.destination_ip)
         if sleeper is None or sleeper.owner is Owner.GUEST or not sleeper.holds:
             return self._drop("not for a service")
-        if seen.kind is Kind.ARP_REQUEST:
-            return [Send(arp_reply(frame, sleeper.service.mac))]
         answer = neighbours.answer(frame, sleeper.service.mac)
         return self._drop("malformed") if answer is None else [Send(answer)]
 
@@ -232,16 +224,18 @@ class Synjitsu:
         return effects
 
     def _open(self, sleeper: Sleeper, seen: Glance, frame: bytes, now: float) -> list[Effect]:
-        """Answer a SYN."""
-        assert sleeper.flows is not None
-        if sleeper.flows.is_full and not sleeper.flows.knows(key_of(seen)):
+        """Answer a SYN, or hold it where there is no room for its connection."""
+        flows, key = sleeper.flows, key_of(seen)
+        assert flows is not None
+        if flows.is_full and not flows.knows(key) and not sleeper.is_flooded(key):
             return self._hold(sleeper, seen, frame)
         try:
-            answers = sleeper.flows.open(key_of(seen), frame, now)
+            answers = flows.open(key, frame, now)
         except WireError:
             return self._drop("malformed")
+        sleeper.let_go(seen)
         self.counters["opened"] += 1
-        self._tables.set(sleeper.service.name, sleeper.flows.deadline())
+        self._tables.set(sleeper.service.name, flows.deadline())
         who = Remember(seen.destination_ip, seen.destination_port, seen.source_ip, seen.source_port)
         return [who, *map(Send, answers)]
 
@@ -293,7 +287,7 @@ class Synjitsu:
     # What becomes of a service.
 
     def _entered(self, sleeper: Sleeper, state: State, epoch: Epoch, now: float) -> list[Effect]:
-        before, sleeper.state = sleeper.state, state
+        before, sleeper.state, sleeper.ends = sleeper.state, state, False
         aborted = self._unsplice(sleeper, "the guest has gone")
         if state is not State.BOOTING:
             self._readiness.end(sleeper.service.name)
@@ -321,6 +315,14 @@ class Synjitsu:
             case _:
                 return []
 
+    def _ending(self, sleeper: Sleeper, now: float) -> list[Effect]:
+        """Answer the clients of a guest that ends, which may take its time, as if it slept."""
+        if sleeper.state is not State.STOPPING:
+            return []
+        sleeper.ends = True
+        sleeper.handover.begin(Epoch(0))
+        return self._sift(sleeper, now)
+
     def _moved(self, sleeper: Sleeper, now: float, *, to_guest: bool) -> list[Effect]:
         sleeper.moved_at = now
         sleeper.owner = Owner.GUEST if to_guest else Owner.OURS
@@ -334,8 +336,7 @@ class Synjitsu:
     def _replay_to_guest(self, sleeper: Sleeper) -> list[Effect]:
         """Send what was held on the guest's own link, which is there until the entry is moved.
 
-        That is sooner than by the bridge, by the time that it takes to move the entry. The guest's
-        answers do not come our way.
+        Sooner than by the bridge: by the time that a move takes. Its answers do not come our way.
         """
         frames = sleeper.release()
         self.counters["replayed"] += len(frames)
@@ -447,8 +448,7 @@ class Synjitsu:
         if not sleeper.is_spliced:
             return [Commit(name, sleeper.handover.epoch, flows.hand_over())]
         pairs = ((flow.tcb, flow.received) for flow in flows.hand_over())
-        # Give up one that the guest does not take before the boot is given up for it.
-        patience = sleeper.service.boot_timeout / 2
+        patience = sleeper.service.boot_timeout / 2  # lest the boot be given up for one of them
         sleeper.splices = Splices(sleeper.service.mac, pairs, patience)
         return self._spliced(sleeper, sleeper.splices.begin(now))
 
