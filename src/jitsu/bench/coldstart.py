@@ -37,7 +37,7 @@ FIRST_BYTE_WANTED = 2.0
 """Milliseconds beyond the floor."""
 _REST = 0.15
 """Seconds before each start, a floor's too: until the namespace of the last one is gone, for which
-others wait, and the launchers of programs that are made after a boot have loaded Python."""
+others wait, and a program's launcher waits again, which is made some time after a boot."""
 
 
 @dataclass(slots=True)

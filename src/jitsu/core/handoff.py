@@ -34,17 +34,12 @@ and of which it may write one: a guest cannot forge the commit, the epoch, or an
 connections, and one that is late finds nothing. What it says counts only as of its own epoch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from enum import Enum, auto
-from typing import TYPE_CHECKING
 
+from jitsu.core.flows import Flow
 from jitsu.model import Epoch, Name
 from jitsu.wire.tcb import RX_NODE_BYTES_MAX, encode
-
-if TYPE_CHECKING:  # guests know this module, too, and have no use for what that one loads
-    from jitsu.core.flows import Flow
 
 PREPARED, IMPORTED = b"prepared", b"imported"
 PROXYING, COMMITTED = b"proxying", b"committed"

@@ -21,8 +21,6 @@ HEADER_BYTES = 8
 """Of every message that Jitsu knows; of others too, as four bytes alone say nothing."""
 ORIGINAL_BYTES_MAX = 1280 - ipv6.HEADER_BYTES - HEADER_BYTES
 """What an error quotes of a packet, to fit every link (RFC 4443 section 2.4 (c))."""
-ERROR_TYPE_MAX = 127
-"""Higher types inform (RFC 4443 section 2.1)."""
 
 _HEADER = struct.Struct("!BBHHH")
 _CHECKSUM_AT = 2

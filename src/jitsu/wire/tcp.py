@@ -196,11 +196,6 @@ def seq_lt(seq: int, other: int) -> bool:
     return seq_diff(seq, other) < 0
 
 
-def seq_le(seq: int, other: int) -> bool:
-    """Say whether `seq` is `other` or before it."""
-    return seq_diff(seq, other) <= 0
-
-
 def _split_options(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Yield kind and value of each option, without padding. Raises WireError."""
     at = 0

@@ -1,4 +1,7 @@
-"""The guest's end of the store link (`core.xenstore.link`), for guests in Python.
+"""The guest's end of the store link (`core.xenstore.link`).
+
+Guests have one of their own, in C. This one goes on for a launcher that has become its program
+(`host.heir`), and is the peer that tests give the host's end.
 
 As simple as can be: stop-and-wait, every segment acknowledged at once, tried for ever. A host that
 does not know the session says RESET, and the guest begins another: what it had asked is lost, and
