@@ -10,8 +10,6 @@ from hypothesis import strategies as st
 
 from jitsu.core.segment import decode, encode
 from jitsu.core.splice import (
-    MSS_DEFAULT,
-    MSS_MIN,
     RETRY,
     Effect,
     Failed,
@@ -26,7 +24,7 @@ from jitsu.core.splice import (
 from jitsu.model import Mac, mac_of
 from jitsu.wire import ethernet, ipv4
 from jitsu.wire.tcb import Tcb, TcbState
-from jitsu.wire.tcp import Flags, Options, Segment, seq_add, seq_diff
+from jitsu.wire.tcp import MSS_DEFAULT, MSS_MIN, Flags, Options, Segment, seq_add, seq_diff
 
 ISS, IRS, GUEST = 7_000, 0xFFFF_FFF0, 0xFFFF_F000
 """Our number, the client's and the guest's; the latter two are about to wrap."""

@@ -32,16 +32,22 @@ from typing import Self
 from jitsu.core.segment import Ends
 from jitsu.model import Terms
 from jitsu.wire.tcb import Tcb, TcbState
-from jitsu.wire.tcp import Flags, Options, Segment, Timestamps, seq_add, seq_diff, seq_lt
+from jitsu.wire.tcp import (
+    MSS_DEFAULT,
+    MSS_MIN,
+    Flags,
+    Options,
+    Segment,
+    Timestamps,
+    seq_add,
+    seq_diff,
+    seq_lt,
+)
 
 SYN_ACK_RETRY = 1.0
 """Seconds (RFC 6298 section 2.1), doubled with each try."""
 SYN_ACK_TRIES = 4
 """So a half-open connection ends after 15 s; a client that is there has answered long before."""
-MSS_DEFAULT, MSS6_DEFAULT = 536, 1220
-"""What a client takes that names none (RFC 9293 section 3.7.1)."""
-MSS_MIN = 48
-"""A client that names less would have headers sent to it, and little else."""
 _WINDOW_FIELD_MAX = 0xFFFF
 _MASK = 0xFFFF_FFFF
 
@@ -65,7 +71,7 @@ class Connection:
         self._iss, self._stamp = numbers
         self._irs = syn.seq
         self._rcv_nxt = seq_add(syn.seq, 1)
-        default = MSS_DEFAULT if ends.local.version == 4 else MSS6_DEFAULT
+        default = MSS_DEFAULT[ends.local.version]
         self._mss = max(MSS_MIN, default if offered.mss is None else offered.mss)
         scaled = terms.window_scale is not None and offered.window_scale is not None
         self._snd_wscale = offered.window_scale or 0 if scaled else 0

@@ -14,12 +14,12 @@ of each, and by the `Budget` of all services together.
 from dataclasses import dataclass
 
 from jitsu.core import isn
-from jitsu.core.connection import MSS6_DEFAULT, MSS_DEFAULT, Connection
+from jitsu.core.connection import Connection
 from jitsu.core.deadlines import Deadlines
 from jitsu.core.segment import Ends, decode, encode
 from jitsu.model import Terms
 from jitsu.wire.tcb import Tcb
-from jitsu.wire.tcp import Flags, Options, Segment, seq_add
+from jitsu.wire.tcp import MSS_DEFAULT, Flags, Options, Segment, seq_add
 
 COOKIE_LIFE = 128.0
 """Seconds after the last cookie within which an acknowledgement may bring one back."""
@@ -186,7 +186,7 @@ class Flows:
 
     def _cookie(self, ends: Ends, syn: Segment, now: float) -> bytes:
         self._cookies_until = now + COOKIE_LIFE
-        default = MSS_DEFAULT if ends.local.version == 4 else MSS6_DEFAULT
+        default = MSS_DEFAULT[ends.local.version]
         mss = default if syn.options.mss is None else syn.options.mss
         number = isn.cookie(ends, syn.seq, mss, self._secret, now)
         answer = Segment(

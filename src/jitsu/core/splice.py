@@ -54,16 +54,12 @@ from jitsu.core.segment import Ends, decode, encode
 from jitsu.errors import WireError
 from jitsu.model import Mac
 from jitsu.wire.tcb import Tcb, TcbState
-from jitsu.wire.tcp import Flags, Options, Segment, seq_add, seq_diff
+from jitsu.wire.tcp import MSS_DEFAULT, MSS_MIN, Flags, Options, Segment, seq_add, seq_diff
 
 RETRY = 0.2
 """Seconds until something is sent again, doubled with each try: a guest is no network away."""
-MSS_MIN = 48
-"""A guest that names less is sent this much."""
 MSS_MAX = {4: 1460, 6: 1440}
 """What fits the frames of a guest's link, however much a guest says that it takes."""
-MSS_DEFAULT = {4: 536, 6: 1220}
-"""What a guest takes that names nothing (RFC 9293 section 3.7.1)."""
 _WINDOW_MAX = 0xFFFF
 
 

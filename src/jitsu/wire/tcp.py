@@ -19,6 +19,10 @@ from jitsu.wire.ipv4 import Protocol
 HEADER_BYTES = 20
 """Without options."""
 OPTIONS_BYTES_MAX = 40
+MSS_DEFAULT = {4: 536, 6: 1220}
+"""By version of IP: what takes who names none (RFC 9293 section 3.7.1)."""
+MSS_MIN = 48
+"""Who names less is sent this much: it would have headers, and little else."""
 WINDOW_SCALE_MAX = 14
 """A larger shift counts as this one (RFC 7323 section 2.3)."""
 
