@@ -55,6 +55,12 @@ static bool set_queue(int here, int queue, uint32_t next)
            set(here, TCP_QUEUE_SEQ, &next, sizeof next);
 }
 
+/* Windows are scaled: if by 0 both ways, it is all the same. */
+static bool scales(const struct flow *flow)
+{
+    return flow->snd_wscale || flow->rcv_wscale;
+}
+
 /* What was agreed on. */
 static bool set_options(int here, const struct flow *flow)
 {
@@ -62,7 +68,7 @@ static bool set_options(int here, const struct flow *flow)
     size_t count = 1;
     uint32_t clock = flow->ts_val + 1;
 
-    if (flow->snd_wscale || flow->rcv_wscale)
+    if (scales(flow))
         options[count++] = (struct tcp_repair_opt){
             OPTION_WINDOW_SCALE, flow->snd_wscale | flow->rcv_wscale << 16,
         };
@@ -220,7 +226,7 @@ static bool repeat_syn_ack(const struct flow *flow)
     put(&segment, 0, 4);
     put(&segment, OPTION_MSS << 8 | 4, 2);
     put(&segment, flow->family == AF_INET6 ? 1440 : 1460, 2);
-    if (flow->rcv_wscale)
+    if (scales(flow))           /* though by 0, or the client would scale no more either */
         put(&segment, 1u << 24 | OPTION_WINDOW_SCALE << 16 | 3 << 8 | flow->rcv_wscale, 4);
     if (flow->sack)
         put(&segment, 1u << 24 | 1 << 16 | OPTION_SACK << 8 | 2, 4);

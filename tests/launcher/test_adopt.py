@@ -99,7 +99,9 @@ def hosts() -> Iterator[TwoHosts]:
 
 
 @pytest.mark.parametrize("version", [4, 6])
-@pytest.mark.parametrize("agreed", [{}, ALL], ids=["nothing", "all"])
+@pytest.mark.parametrize(
+    "agreed", [{}, ALL, {"snd_wscale": 7}], ids=["nothing", "all", "the client's scale alone"]
+)
 @pytest.mark.parametrize("state", TcbState)
 def test_both_ends_talk(
     hosts: TwoHosts, version: int, agreed: dict[str, Any], state: TcbState
@@ -170,7 +172,7 @@ def options(server: Tcb) -> tcp.Options:
     """Return what the server has said in its SYN-ACK."""
     return tcp.Options(
         mss=1460 if server.local.version == 4 else 1440,
-        window_scale=server.rcv_wscale or None,
+        window_scale=server.rcv_wscale if server.snd_wscale or server.rcv_wscale else None,
         sack_permitted=server.sack,
         timestamps=Timestamps(server.ts_val, server.ts_recent) if server.ts else None,
     )
