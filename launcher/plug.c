@@ -1,6 +1,7 @@
 /* The network: requests that the daemon has encoded (jitsu.host.netlink), and what they bring. */
 #include "launcher.h"
 
+#include <errno.h>
 #include <linux/if_packet.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
@@ -42,27 +43,45 @@ static void answered(int netlink)
     ssize_t length = recv(netlink, &answer, sizeof answer, 0);
     const struct nlmsgerr *refused = NLMSG_DATA(&answer.header);
 
-    if (length < (ssize_t)sizeof(struct nlmsgerr))
+    if (length < 0)
         fail("rtnetlink");
-    if (answer.header.nlmsg_type == NLMSG_ERROR && refused->error)
+    if (!NLMSG_OK(&answer.header, length))
+        fail_with(EBADMSG, "rtnetlink");
+    if (answer.header.nlmsg_type != NLMSG_ERROR)
+        return;
+    if (NLMSG_PAYLOAD(&answer.header, 0) < sizeof *refused)
+        fail_with(EBADMSG, "rtnetlink");
+    if (refused->error)
         fail_with(-refused->error, "rtnetlink");
+}
+
+/* Fails if they are anything else. */
+static size_t count(struct bytes messages)
+{
+    struct nlmsghdr header;
+    size_t number = 0;
+
+    for (size_t at = 0; at < messages.length; at += NLMSG_ALIGN(header.nlmsg_len), number++) {
+        if (messages.length - at < sizeof header)
+            fail_with(EINVAL, "the daemon's order");
+        memcpy(&header, messages.start + at, sizeof header);
+        if (header.nlmsg_len < sizeof header || header.nlmsg_len > messages.length - at)
+            fail_with(EINVAL, "the daemon's order");
+    }
+    return number;
 }
 
 /* Has the kernel do what the messages say, one after the other; they are sent together. */
 static void request(int netlink, struct bytes messages)
 {
-    struct nlmsghdr header;
-    size_t at = 0;
+    size_t answers = count(messages);
 
-    if (messages.length == 0)
+    if (answers == 0)
         return;
     if (send(netlink, messages.start, messages.length, 0) < 0)
         fail("rtnetlink");
-    while (at + sizeof header <= messages.length) {
-        memcpy(&header, messages.start + at, sizeof header);
-        at += NLMSG_ALIGN(header.nlmsg_len);
+    while (answers-- > 0)
         answered(netlink);
-    }
 }
 
 static bool forwards(int netlink, uint32_t index)

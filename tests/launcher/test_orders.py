@@ -50,9 +50,27 @@ def test_an_order_of_a_daemon_that_has_gone_is_not_followed(tmp_path: Path, kill
     ids=["cut", "empty", "too long", "no program", "no end"],
 )
 def test_an_order_that_is_none(order: bytes) -> None:
+    with open(os.devnull) as null:  # noqa: PTH123  (a descriptor is wanted)
+        refused(order, null.fileno())
+
+
+@pytest.mark.parametrize(
+    "requests",
+    [bytes(15), bytes(16), b"\x0f" + bytes(15), b"\x14" + bytes(15), b"\xff" * 4 + bytes(12)],
+    ids=["cut", "of no length", "shorter than its header", "longer than it is", "far longer"],
+)
+def test_requests_that_are_none(requests: bytes) -> None:
+    order = Order(("/bin/true",), (), settings=requests)
+    with two_hosts(CLIENT) as hosts:
+        refused(order.encode(), hosts.host)
+
+
+def refused(order: bytes, network: int) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours, theirs, open(os.devnull) as null:  # noqa: PTH123  (a descriptor is wanted)
-        socket.send_fds(ours, [order], [null.fileno()])
+    with ours, theirs:
+        socket.send_fds(ours, [order], [network])
         command = [LAUNCHER, "--order", str(theirs.fileno()), "--daemon", str(os.getpid())]
-        ended = subprocess.run(command, pass_fds=[theirs.fileno()], capture_output=True, text=True)
+        ended = subprocess.run(
+            command, pass_fds=[theirs.fileno()], capture_output=True, text=True, timeout=60
+        )
     assert (ended.returncode, ended.stderr) == (1, "jitsu: the daemon's order: Invalid argument\n")
