@@ -37,7 +37,10 @@ _ESTABLISHED = 1
 SERVES: dict[str, Callable[[Lab], AbstractContextManager[None]]] = {
     "import": lambda lab: qemu.serve(lab, "import"),
     "splice": lambda lab: qemu.serve(lab, "splice"),
+    "replay": lambda lab: qemu.serve(lab, "replay"),
     "program": lambda lab: program.serve(lab, "import"),
+    "program, splice": lambda lab: program.serve(lab, "splice"),
+    "program, replay": lambda lab: program.serve(lab, "replay"),
 }
 
 
