@@ -7,7 +7,9 @@
  *     syn-received    the socket is ESTABLISHED. Should the SYN-ACK have been lost, the client
  *                     asks again and the kernel's answer does not help it, so the SYN-ACK is sent
  *                     once more. Keep-alives find out who was never there.
- *     close-wait      the client's FIN is sent to the socket, from this machine to itself.
+ *     close-wait      the client's FIN is sent to the socket, from this machine to itself, until
+ *                     it has come: an IPv6 address that is new has its local route only when a
+ *                     worker of the kernel's has had its turn (addrconf_dad_work).
  */
 #include "launcher.h"
 
@@ -26,6 +28,8 @@ enum {
     HEADER = 20,
     TTL = 64,
     SYN = 2, FIN = 1, ACK = 16,
+    KERNEL_ESTABLISHED = 1,     /* of netinet/tcp.h, which linux/tcp.h does not go with */
+    FIN_TRIES = 5000, FIN_RETRY = 1000,         /* microseconds */
 };
 
 static socklen_t size_of(const struct flow *flow)
@@ -239,7 +243,16 @@ static bool repeat_syn_ack(const struct flow *flow)
     return send_raw(&flow->local, &flow->peer, segment.bytes, segment.length);
 }
 
-static bool repeat_fin(const struct flow *flow)
+static bool is_established(int here)
+{
+    struct tcp_info info;
+    socklen_t length = sizeof info;
+
+    return getsockopt(here, IPPROTO_TCP, TCP_INFO, &info, &length) == 0 &&
+           info.tcpi_state == KERNEL_ESTABLISHED;
+}
+
+static bool repeat_fin(int here, const struct flow *flow)
 {
     struct segment segment = begin(&flow->peer, &flow->local, expects(flow), flow->snd_nxt);
 
@@ -247,7 +260,17 @@ static bool repeat_fin(const struct flow *flow)
     put(&segment, flow->snd_wnd >> flow->snd_wscale, 2);
     put(&segment, 0, 4);
     segment.bytes[12] = segment.length / 4 << 4;
-    return send_raw(&flow->peer, &flow->local, segment.bytes, segment.length);
+    for (int tries = 0; is_established(here); tries++) {
+        if (tries == FIN_TRIES) {
+            errno = ETIMEDOUT;
+            return false;
+        }
+        if (tries > 0)
+            usleep(FIN_RETRY);
+        if (!send_raw(&flow->peer, &flow->local, segment.bytes, segment.length))
+            return false;
+    }
+    return true;
 }
 
 /* As long as Synjitsu has patience with who is half open. */
@@ -268,7 +291,7 @@ int adopt(const struct flow *flow, const uint8_t *received)
         return -1;
     if (restore(here, flow, received) &&
         (flow->state != SYN_RECEIVED || (keep_alive(here) && repeat_syn_ack(flow))) &&
-        (flow->state != CLOSE_WAIT || repeat_fin(flow)))
+        (flow->state != CLOSE_WAIT || repeat_fin(here, flow)))
         return here;
     number = errno;
     close(here);                /* in repair mode that sends nothing */

@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from ipaddress import IPv4Interface, ip_address
@@ -135,6 +136,27 @@ def test_both_ends_talk(
         assert received(client, 6) == b"answer"
         ours.close()
         assert client.recv(1) == b""
+
+
+def test_a_fin_that_comes_before_its_address_is_known(hosts: TwoHosts) -> None:
+    """The kernel's worker is late: what is for the new address leaves the machine, at first."""
+    address, peer = PAIRS[6]
+    reach(hosts, dict.fromkeys((UPLINK, CLIENT_PORT), NOBODY))
+    with hosts.at(hosts.client):
+        wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x86DD))
+    with wire, hosts.at(hosts.host), IPRoute() as ipr, ThreadPoolExecutor(1) as pool:
+        wire.settimeout(5)
+        (index,) = ipr.link_lookup(ifname=UPLINK)
+        route = {"dst": f"{address}/128", "oif": index, "table": 255, "type": "local"}
+        ipr.route("del", family=socket.AF_INET6, **route)
+        adopted = pool.submit(adopt, flow(6, TcbState.CLOSE_WAIT), b"")
+        while ip_address(address).packed not in wire.recv(2000)[38:]:
+            pass  # until it has been looked for
+        ipr.route("add", family=socket.AF_INET6, **route)
+        with adopted.result() as ours:
+            ours.settimeout(5)
+            assert ours.getpeername()[:2] == (peer, 40000)
+            assert ours.recv(1) == b""
 
 
 def reach(hosts: TwoHosts, neighbours: dict[str, str]) -> None:
