@@ -123,6 +123,13 @@ def test_what_is_prepared_does_not_run_and_knows_no_boot() -> None:
     assert len(words) == len(cold) + 1
 
 
+@pytest.mark.parametrize(("kind", "store"), [(ImageKind.PVH, " store"), (ImageKind.LINUX, "")])
+def test_who_imports_is_told_of_which_boot_it_is(kind: ImageKind, store: str) -> None:
+    imports = replace(WWW6, handoff=Handoff.IMPORT, cmdline="a=1")
+    said = f"{IP} ip6=fd77::10/64,fd77::1{store} handoff=www/7 a=1"
+    assert cmdline(imports, Epoch(7), NETWORK6, kind) == said
+
+
 def test_who_imports_and_is_prepared_asks_the_store() -> None:
     imports = replace(WWW6, handoff=Handoff.IMPORT, cmdline="a=1")
     assert cmdline(imports, None, NETWORK6, ImageKind.PVH) == "store a=1"

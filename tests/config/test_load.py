@@ -26,6 +26,7 @@ from jitsu.model import (
     ReadyOnTcp,
     Service,
     StopMode,
+    Terms,
     mac_of,
 )
 
@@ -348,6 +349,44 @@ def test_auto_is_xen_where_the_host_controls_it(
     file = tmp_path / "jitsu.toml"
     file.write_text(WWW + (f"backend = '{given}'\n" if given else ""))
     assert config.load(file, dom0=dom0).services[0].backend == backend
+
+
+@pytest.mark.parametrize("handoff", ["auto", "import", "replay"])
+def test_linux_imports_if_it_is_asked_to(tmp_path: Path, handoff: str) -> None:
+    """Nothing in a bzImage says whether what it starts can."""
+    (tmp_path / "www.elf").write_bytes(bzimage())
+    (www,) = load(tmp_path, WWW + f"handoff = '{handoff}'\n").services
+    if handoff == "import":
+        assert www.handoff is Handoff.IMPORT
+        assert www.terms == Terms(1024, 32 << 10, window_scale=7, sack=True, timestamps=True)
+    else:
+        assert (www.handoff, www.terms) == (Handoff.REPLAY, None)
+
+
+@pytest.mark.parametrize(
+    ("more", "dom0", "said"),
+    [
+        (
+            "warm = 1",
+            False,
+            "5: warm: a Linux that imports finds its boot on its command line, which what is "
+            "prepared has before there is a boot; leave it out, or use splice",
+        ),
+        (
+            "",
+            True,
+            "4: handoff: Linux imports by the store link, which domains of Xen have not; "
+            "use splice or replay",
+        ),
+    ],
+)
+def test_a_linux_that_cannot_import(tmp_path: Path, more: str, dom0: bool, said: str) -> None:
+    (tmp_path / "www.elf").write_bytes(bzimage())
+    file = tmp_path / "jitsu.toml"
+    file.write_text(f"{WWW.strip()}\nhandoff = 'import'\n{more}\n")
+    with pytest.raises(ConfigError) as caught:
+        config.load(file, dom0=dom0)
+    assert caught.value.mistakes == [f"{file}:{said}"]
 
 
 def test_on_xen_only_linux_suspends(tmp_path: Path) -> None:

@@ -92,9 +92,9 @@ def cmdline(
 ) -> str:
     """Return the guest's command line: its address as Linux's nfsroot.rst has it, then its own.
 
-    Unikernels are told that the store may be reached by the link, and those that import where
-    their connections are; Linux would hand the words on to its first process, as it does with the
-    IPv6 address. Linux is told how fast its counter counts: see `qemu_tsc`.
+    Guests that import are told where their connections are: of Linux its launcher reads it in
+    /proc/cmdline. Unikernels are told that the store may be reached by the link; Linux would hand
+    that word on to its first process. Linux is told how fast its counter counts: see `qemu_tsc`.
 
     Without an epoch it is for one that is prepared: who imports asks the store.
     """

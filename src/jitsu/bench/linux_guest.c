@@ -5,6 +5,10 @@
  *
  *	GET /<number>    100000 bytes that depend on the number: see content()
  *	POST /           how many bytes came, and their FNV-1a hash
+ *
+ * Where Jitsu's launcher lies beside it, it starts that, which listens, takes the connections over
+ * that are open already, and becomes this program once more: as a server that finds its sockets as
+ * services of systemd do, sd_listen_fds(3).
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -26,7 +30,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { PORT = 80, BODY_BYTES = 100000, BACKLOG = 512, DEBUG_PORT = 0xe9 };
+enum { PORT = 80, BODY_BYTES = 100000, BACKLOG = 512, DEBUG_PORT = 0xe9, FIRST_PASSED = 3 };
+
+static int has_console; /* that is, the port; a server has its standard error */
 
 /* In the order in which they need each other. */
 static const char *const modules[] = {
@@ -41,6 +47,10 @@ static void say(const char *format, ...)
 	va_start(arguments, format);
 	vsnprintf(text, sizeof text, format, arguments);
 	va_end(arguments);
+	if (!has_console) {
+		dprintf(STDERR_FILENO, "%s\n", text);
+		return;
+	}
 	for (const char *at = text; *at; at++)
 		outb(*at, DEBUG_PORT); /* there is no other console */
 	outb('\n', DEBUG_PORT);
@@ -232,26 +242,86 @@ static void serve(int client)
 	reply(client, body, sizeof body);
 }
 
+static void serve_apart(int client)
+{
+	if (fork() == 0) {
+		serve(client);
+		_exit(0);
+	}
+	close(client);
+}
+
+static void accept_from(int listener)
+{
+	int client;
+
+	signal(SIGCHLD, SIG_IGN);
+	say("linux guest: serves");
+	while ((client = accept(listener, NULL, NULL)) >= 0 || errno == EINTR)
+		if (client >= 0)
+			serve_apart(client);
+	die("accept");
+}
+
+/* What is passed either accepts connections or is one. */
+static void serve_passed(int count)
+{
+	int listener = -1, accepts;
+	socklen_t size = sizeof accepts;
+
+	signal(SIGCHLD, SIG_IGN);
+	for (int passed = FIRST_PASSED; passed < FIRST_PASSED + count; passed++) {
+		must(getsockopt(passed, SOL_SOCKET, SO_ACCEPTCONN, &accepts, &size), "a socket that is passed");
+		if (accepts)
+			listener = passed;
+		else
+			serve_apart(passed);
+	}
+	accept_from(listener);
+}
+
+/* Start the launcher, and have on the console what it and the server say. */
+static void launch(void)
+{
+	static char *const words[] = {
+		"/launcher", "--listen", "80", "--user", "nobody", "--", "/init", NULL,
+	};
+	int ends[2];
+	char said;
+
+	/* No tail loss probes (RFC 8985): on a busy host they tell of late clients, not of lost segments. */
+	set("/proc/sys/net/ipv4/tcp_early_retrans", "0");
+	configure();
+	must(pipe(ends), "pipe");
+	if (fork() == 0) {
+		must(dup2(ends[1], STDERR_FILENO), "standard error");
+		close(ends[0]);
+		close(ends[1]);
+		execv(words[0], words);
+		die(words[0]);
+	}
+	close(ends[1]);
+	while (read(ends[0], &said, 1) == 1)
+		outb(said, DEBUG_PORT);
+	die("the server has ended");
+}
+
 int main(void)
 {
 	struct sockaddr_in6 any = {.sin6_family = AF_INET6, .sin6_port = htons(PORT)};
-	int listener, client;
+	const char *passed = getenv("LISTEN_FDS");
+	int listener;
 
-	iopl(3);
+	if (passed)
+		serve_passed(atoi(passed));
+	has_console = iopl(3) == 0;
 	mount("proc", "/proc", "proc", 0, NULL);
 	load_modules();
+	if (access("/launcher", X_OK) == 0)
+		launch();
 	listener = socket(AF_INET6, SOCK_STREAM, 0);
 	must(bind(listener, (struct sockaddr *)&any, sizeof any), "bind");
 	must(listen(listener, BACKLOG), "listen");
-	signal(SIGCHLD, SIG_IGN);
 	configure(); /* now: its first frame says that it can serve */
-	say("linux guest: serves");
-	while ((client = accept(listener, NULL, NULL)) >= 0 || errno == EINTR) {
-		if (client >= 0 && fork() == 0) {
-			serve(client);
-			_exit(0);
-		}
-		close(client);
-	}
-	die("accept");
+	accept_from(listener);
 }

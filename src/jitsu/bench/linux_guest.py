@@ -1,7 +1,8 @@
 """A Linux guest that knows nothing of Jitsu: Debian's kernel for clouds, and one program.
 
 The kernel is a package's, which is fetched and not installed; the program is compiled here, and
-packed with the kernel's modules for a network card of virtio into an initial file system.
+packed with the kernel's modules for a network card of virtio into an initial file system. With
+Jitsu's launcher beside it the guest imports connections, and the program knows no more of it.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from jitsu.bench import debian
 from jitsu.errors import HostError
+from jitsu.guest import LAUNCHER
 
 PACKAGE = "linux-image-cloud-amd64"
 """It names the package of the kernel that is current."""
@@ -31,15 +33,20 @@ class LinuxGuest:
     initrd: Path
 
 
-def linux_guest() -> LinuxGuest:
-    """Return the guest; fetch and build what is not there yet. Raises HostError."""
+def linux_guest(*, imports: bool = False) -> LinuxGuest:
+    """Return the guest; fetch and build what is not there yet. Raises HostError.
+
+    One that imports has the launcher, and somebody for its server to be.
+    """
     root = debian.unpacked(_current())
     (image,) = (root / "boot").glob("vmlinuz-*")
     source = files("jitsu.bench").joinpath("linux_guest.c").read_bytes()
-    key = hashlib.sha256(source + image.name.encode() + root.name.encode()).hexdigest()[:16]
+    more = _launcher() if imports else []
+    parts = [source, image.name.encode(), root.name.encode(), *(data for *_, data in more)]
+    key = hashlib.sha256(b"".join(parts)).hexdigest()[:16]
     initrd = debian.cache() / f"linux-guest-{key}.cpio"
     if not initrd.exists():
-        packed = archive([*_modules(root), ("init", _FILE, _compiled(source))])
+        packed = archive([*_modules(root), *more, ("init", _FILE, _compiled(source))])
         partial = initrd.with_suffix(f".{os.getpid()}")
         partial.write_bytes(packed)
         partial.replace(initrd)
@@ -84,6 +91,14 @@ def _modules(root: Path) -> list[tuple[str, int, bytes]]:
     (kernel,) = (root / "lib/modules").iterdir()
     return [
         (f"{name}.ko", _FILE, next(kernel.rglob(f"{name}.ko")).read_bytes()) for name in MODULES
+    ]
+
+
+def _launcher() -> list[tuple[str, int, bytes]]:
+    return [
+        ("etc", _DIRECTORY, b""),
+        ("etc/passwd", _FILE, b"nobody:x:65534:65534::/:\n"),
+        ("launcher", _FILE, Path(LAUNCHER).read_bytes()),
     ]
 
 

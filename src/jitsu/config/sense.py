@@ -37,10 +37,8 @@ from jitsu.model import (
 
 _SPLICE_TERMS = Terms(connections=1024, window=32 << 10)
 """A guest that knows nothing of it has negotiated nothing: no window scale, SACK or timestamps."""
-_PROCESS_TERMS = Terms(
-    connections=1024, window=32 << 10, window_scale=7, sack=True, timestamps=True
-)
-"""What this kernel goes on with, and what one process surely has descriptors for."""
+_LINUX_TERMS = Terms(connections=1024, window=32 << 10, window_scale=7, sack=True, timestamps=True)
+"""What Linux goes on with (TCP_REPAIR), and what one process surely has descriptors for."""
 _SOCKET_PATH_MAX = 107
 """Bytes (unix(7): sun_path, without the NUL at its end)."""
 _SOCKET = "xenstored.sock"
@@ -321,7 +319,7 @@ class Sense:
         if shape.ready == "frame" and not imports and shape.handoff is not Handoff.IMPORT:
             what = "ready: a program's network is up before it listens"
             self._blame(("service", i, "ready"), f"{what}; give tcp:PORT or delay:SECONDS")
-        return str(path), _PROCESS_TERMS if shape.listen else None
+        return str(path), _LINUX_TERMS if shape.listen else None
 
     def _image(self, i: int, image: str, backend: str) -> tuple[str, Terms | None]:
         """Return where `image` is, beside the configuration or carried by Jitsu, and its terms."""
@@ -333,6 +331,8 @@ class Sense:
                 carried = (ours / backend / image, ours / image)
                 path = next((found for found in carried if found.exists()), path)
             kind, terms = image_kind(path), image_terms(path)
+            if kind is ImageKind.LINUX and self._shape.service[i].handoff is Handoff.IMPORT:
+                terms = self._linux_terms(i, backend)
             asked = self._shape.service[i].stop
             if kind is ImageKind.PVH and asked is StopMode.SHUTDOWN and backend != "xen":
                 what = "stop: shutdown presses a power button, which a PVH image has not"
@@ -345,6 +345,17 @@ class Sense:
             what = f"image: {path} {said}; give a PVH ELF or a Linux bzImage"
             self._blame(("service", i, "image"), what)
         return str(path), terms
+
+    def _linux_terms(self, i: int, backend: str) -> Terms:
+        """Return the terms of a Linux that is said to import; blame what its launcher cannot do."""
+        if backend == "xen":
+            what = "handoff: Linux imports by the store link, which domains of Xen have not"
+            self._blame(("service", i, "handoff"), f"{what}; use splice or replay")
+        elif self._shape.service[i].warm:
+            what = "warm: a Linux that imports finds its boot on its command line"
+            hint = "which what is prepared has before there is a boot; leave it out, or use splice"
+            self._blame(("service", i, "warm"), f"{what}, {hint}")
+        return _LINUX_TERMS
 
     def _initrd(self, i: int, initrd: str) -> str:
         """Return where `initrd` is, beside the configuration; nowhere if there is none."""
