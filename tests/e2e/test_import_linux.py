@@ -95,12 +95,19 @@ def test_connections_that_were_open_before_it_booted(lab6: Lab, guest: LinuxGues
 
 @pytest.mark.parametrize("version", [4, 6])
 def test_a_half_closed_client(lab6: Lab, guest: LinuxGuest, version: int) -> None:
-    """It says all and FIN before there is a guest."""
-    with serve(lab6, guest), connect(lab6, version) as client:
+    """It says all and FIN before there is a guest; another has not said all, and is let go."""
+    with (
+        serve(lab6, guest),
+        connect(lab6, version) as client,
+        connect(lab6, version) as other,
+    ):
+        other.sendall(b"GET /")
+        other.shutdown(socket.SHUT_WR)
         client.sendall(b"GET /3 HTTP/1.0\r\n\r\n")
         client.shutdown(socket.SHUT_WR)
         assert lab6.row("www")["state"] == "booting"
         assert answer(client) == content(3)
+        assert other.recv(100) == b"", "the server has seen its FIN"
 
 
 def test_a_linux_without_launcher_fails_to_boot(lab6: Lab, guest: LinuxGuest) -> None:

@@ -280,6 +280,16 @@ static void serve_passed(int count)
 	accept_from(listener);
 }
 
+/* By which the launcher repeats the FIN of a client who sent it before there was a guest. */
+static void bring_loopback_up(void)
+{
+	struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
+	int fd = socket(AF_INET, SOCK_DGRAM, 0);
+
+	must(ioctl(fd, SIOCSIFFLAGS, &request), "lo");
+	close(fd);
+}
+
 /* Start the launcher, and have on the console what it and the server say. */
 static void launch(void)
 {
@@ -291,6 +301,7 @@ static void launch(void)
 
 	/* No tail loss probes (RFC 8985): on a busy host they tell of late clients, not of lost segments. */
 	set("/proc/sys/net/ipv4/tcp_early_retrans", "0");
+	bring_loopback_up();
 	configure();
 	must(pipe(ends), "pipe");
 	if (fork() == 0) {
