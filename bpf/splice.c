@@ -16,8 +16,13 @@
  *
  * A flow that is over is only marked: user space takes out what is marked and was not used for a
  * while, so that the last segments of a connection, which may come twice, are still understood.
- * Nobody who forges a segment with the client's address can end one that way: a guest that has
- * not believed the reset of a client goes on speaking, which takes the mark away.
+ *
+ * Who forges a segment with the client's address ends none, unless the guest would believe it, too
+ * (RFC 5961): a client's FIN counts when the guest has acknowledged it, and its RST if it is where
+ * the guest has acknowledged all, until the guest goes on speaking. A SYN of the client changes
+ * nothing: it is the guest's own, with a number that is not of this connection, by which the next
+ * begins, and the flow is the guest's. Until then what comes is translated: the SYN has nothing to
+ * shift, and a guest that still has the connection answers with an ACK of it.
  *
  * Not done: TCP behind extension headers of IPv6, or behind a tag of a VLAN. It is not shifted,
  * so that the receiver ignores it.
@@ -62,10 +67,14 @@ struct flow {
 struct shift {
 	u64 seen;      /* when a segment last came, on the monotonic clock */
 	u32 delta;     /* our initial sequence number less the guest's */
+	u32 isn;       /* the guest's */
+	u32 acked;     /* what the guest has last acknowledged */
+	u32 closed;    /* and will have, once it has got the client's FIN */
 	u8 is_known;   /* delta is */
-	u8 client_end; /* FIN and RST, as the client has sent them */
-	u8 guest_end;  /* and the guest */
-	u8 unused;
+	u8 client_end; /* FIN and RST of the client's that count */
+	u8 guest_end;  /* and of the guest's */
+	u8 closes;     /* the client has sent FIN */
+	u8 unused[4];
 };
 
 struct map {
@@ -106,8 +115,11 @@ INLINE void copy(u32 *to, const u32 *from)
 	to[0] = from[0], to[1] = from[1], to[2] = from[2], to[3] = from[3];
 }
 
-/* Return where the TCP header of a frame is, and whose it is; 0 if there is none to be found. */
-INLINE u32 find(struct skb *skb, u32 to_guest, struct flow *flow, struct tcp *tcp)
+/*
+ * Return where the TCP header of a frame is, whose it is, and how many bytes follow it; 0 if there
+ * is none to be found.
+ */
+INLINE u32 find(struct skb *skb, u32 to_guest, struct flow *flow, struct tcp *tcp, u32 *length)
 {
 	u32 at, *source = to_guest ? flow->client : flow->guest;
 	u32 *destination = to_guest ? flow->guest : flow->client;
@@ -126,6 +138,7 @@ INLINE u32 find(struct skb *skb, u32 to_guest, struct flow *flow, struct tcp *tc
 		source[3] = ip.source;
 		destination[3] = ip.destination;
 		at = ETHERNET_BYTES + (ip.version_and_words & 0xf) * 4;
+		*length = ETHERNET_BYTES + SWAP16(ip.length) - at;
 	} else if (ethertype == SWAP16(ETHERTYPE_IPV6)) {
 		struct ipv6 ip;
 		if (load(skb, ETHERNET_BYTES, &ip, sizeof ip) || ip.next != PROTOCOL_TCP)
@@ -133,31 +146,43 @@ INLINE u32 find(struct skb *skb, u32 to_guest, struct flow *flow, struct tcp *tc
 		copy(source, ip.source);
 		copy(destination, ip.destination);
 		at = ETHERNET_BYTES + IPV6_BYTES;
+		*length = SWAP16(ip.length);
 	} else {
 		return 0;
 	}
 	if (load(skb, at, tcp, sizeof *tcp))
 		return 0;
+	*length -= (tcp->words >> 4) * 4;
 	flow->client_port = to_guest ? tcp->source_port : tcp->destination_port;
 	flow->guest_port = to_guest ? tcp->destination_port : tcp->source_port;
 	return at;
 }
 
-INLINE u32 is_over(const struct shift *shift)
+/* Keep in mind how far the connection has come, by what the client says, or who claims to be it. */
+INLINE void follow_client(struct shift *shift, const struct tcp *tcp, u32 length)
 {
-	return ((shift->client_end | shift->guest_end) & RST) || (shift->client_end & shift->guest_end & FIN);
+	if (tcp->flags & FIN) {
+		shift->closed = SWAP32(tcp->seq) + length + 1;
+		shift->closes = 1;
+	}
+	if (tcp->flags & RST && SWAP32(tcp->seq) == shift->acked)
+		shift->client_end |= RST;
 }
 
-/* Keep in mind how far the connection has come. */
-INLINE void follow(struct shift *shift, u32 to_guest, u8 flags)
+/* And by what the guest says. */
+INLINE void follow_guest(struct shift *shift, const struct tcp *tcp)
 {
-	shift->seen = now_ns();
-	if (to_guest)
-		shift->client_end |= flags & (FIN | RST);
-	else
-		shift->guest_end |= flags & (FIN | RST);
-	if (!to_guest && !(flags & RST))
-		shift->client_end &= ~RST;
+	shift->guest_end |= tcp->flags & (FIN | RST);
+	if (tcp->flags & RST)
+		return;
+	/* It lives. If it has sent RST before, to one that has forged a part of its handshake. */
+	shift->client_end &= ~RST;
+	shift->guest_end &= ~RST;
+	if (!(tcp->flags & ACK))
+		return;
+	shift->acked = SWAP32(tcp->ack);
+	if (shift->closes && shift->acked == shift->closed)
+		shift->client_end |= FIN;
 }
 
 INLINE int replace(struct skb *skb, u32 at, u32 member, u32 old, u32 new)
@@ -174,7 +199,7 @@ INLINE int translate(struct skb *skb, u32 to_guest)
 	struct flow flow;
 	struct tcp tcp;
 	struct shift *shift;
-	u32 at = find(skb, to_guest, &flow, &tcp);
+	u32 length, at = find(skb, to_guest, &flow, &tcp, &length);
 
 	if (!at)
 		return VERDICT_GO_ON;
@@ -183,19 +208,22 @@ INLINE int translate(struct skb *skb, u32 to_guest)
 		return VERDICT_GO_ON;
 	if (!shift->is_known) /* only Synjitsu's own SYN passes */
 		return to_guest && !(tcp.flags & ACK) ? VERDICT_GO_ON : VERDICT_DROP;
-	if (to_guest && tcp.flags & SYN && is_over(shift)) {
+	if (!to_guest && tcp.flags & SYN && SWAP32(tcp.seq) != shift->isn) {
 		map_delete(&flows, &flow); /* the client uses its port again */
 		return VERDICT_GO_ON;
 	}
 	/*
 	 * Both ends have said all. What a guest resets then is an ACK of the client's that has come
-	 * late, by way of Synjitsu: the client need not know.
+	 * late, by way of Synjitsu: the client need not know. (An RST with ACK refuses a SYN.)
 	 */
-	if (!to_guest && tcp.flags & RST && shift->client_end & shift->guest_end & FIN)
+	if (!to_guest && (tcp.flags & (RST | ACK)) == RST && shift->client_end & shift->guest_end & FIN)
 		return VERDICT_DROP;
-	follow(shift, to_guest, tcp.flags);
-	if (!to_guest)
+	shift->seen = now_ns();
+	if (!to_guest) {
+		follow_guest(shift, &tcp);
 		return replace(skb, at, OFFSET(seq), tcp.seq, SWAP32(SWAP32(tcp.seq) + shift->delta));
+	}
+	follow_client(shift, &tcp, length);
 	if (!(tcp.flags & ACK))
 		return VERDICT_GO_ON;
 	return replace(skb, at, OFFSET(ack), tcp.ack, SWAP32(SWAP32(tcp.ack) - shift->delta));

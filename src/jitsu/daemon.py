@@ -336,8 +336,8 @@ class Daemon:
                 self._lives.commit(effect)
             case events.Clear(name):
                 self._lives.clear(name)
-            case events.Shift(name, ends, delta):
-                self._lives.shift(name, ends, delta)
+            case events.Shift(name, ends, numbers):
+                self._lives.shift(name, ends, numbers)
             case events.Unshift(name, ends):
                 if (instance := running(self._runs[name])) is not None:
                     instance.link.unshift(ends)

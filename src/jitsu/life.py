@@ -28,6 +28,7 @@ from jitsu.backends.base import (
 from jitsu.core import events, warm
 from jitsu.core import summon as summoning
 from jitsu.core.segment import Ends
+from jitsu.core.splice import Numbers
 from jitsu.errors import HostError
 from jitsu.host.guests import Guests
 from jitsu.host.network import Network
@@ -241,12 +242,12 @@ class Lives:
         if doing is not None:
             self._cores.start(_quietly(doing))
 
-    def shift(self, name: Name, ends: Ends, delta: int | None) -> None:
+    def shift(self, name: Name, ends: Ends, numbers: Numbers | None) -> None:
         """Have the guest's link translate between the ends of a connection."""
         instance = running(self._runs[name])
         try:
             if instance is not None:
-                instance.link.shift(ends, delta)
+                instance.link.shift(ends, numbers)
         except HostError as error:
             self._cores.log.warning("not spliced", service=name, reason=str(error))
             self._cores.tell_synjitsu(events.Unshiftable(name, ends, str(error)))

@@ -11,6 +11,7 @@ from config.elf import elf64
 from jitsu.backends.base import Exit
 from jitsu.backends.qemu import Qemu, QemuBackend
 from jitsu.core.segment import Ends
+from jitsu.core.splice import Numbers
 from jitsu.core.summon import Traffic
 from jitsu.errors import HostError
 from jitsu.host.network import FrameHandler, GuestLink, StorePort
@@ -64,7 +65,7 @@ class Link:
     def attend(self, on_payload: FrameHandler) -> StorePort:
         raise HostError("it leads nowhere")
 
-    def shift(self, ends: Ends, delta: int | None) -> None:
+    def shift(self, ends: Ends, numbers: Numbers | None) -> None:
         """Nothing is sent."""
 
     def unshift(self, ends: Ends) -> None:

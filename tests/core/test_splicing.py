@@ -92,7 +92,8 @@ def test_a_request_goes_on_with_a_guest_that_knows_nothing() -> None:
     assert scene.arrives(late) == []
     shift, told = scene.answers(asked, Flags.SYN | ACK, GUEST_ISN)
     assert isinstance(shift, Shift)
-    assert seq_add(GUEST_ISN, shift.delta or 0) == scene.theirs[1]
+    assert shift.numbers is not None
+    assert seq_add(GUEST_ISN, shift.numbers.delta) == scene.theirs[1]
     assert decode(sent(told))[1].payload == b"GET /"
     assert scene.answers(sent(told), ACK, GUEST_ISN + 1) == [CanServe(ANY.name)]
     assert scene.core.counters["spliced"] == 1

@@ -260,8 +260,8 @@ class Proxy:
                     self._to_guest(frame)
                 case ToClient(frame):
                     self._network.send(frame)
-                case Shift(ends, delta):
-                    self.splicer.add(ends, delta)
+                case Shift(ends, numbers):
+                    self.splicer.add(ends, numbers)
                 case Spliced():
                     self.outcomes.append(effect)
                 case Failed(ends):

@@ -1,14 +1,17 @@
 """Splicing in the kernel: curl's connections go on with a Linux that has never seen them begin."""
 
+import asyncio
 import hashlib
+import http.client
 import os
 import random
 import socket
+import struct
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,13 +21,14 @@ from pyroute2 import IPRoute
 from host import kernel
 from host.kernel import WWW, Lab
 from host.splicing import GUEST_PORT, PORT, Proxy, Wanted, body, play, run, said
-from jitsu.core.segment import Ends
-from jitsu.core.splice import Failed, Spliced
+from jitsu.core.segment import Ends, encode
+from jitsu.core.splice import Failed, Numbers, Spliced
 from jitsu.errors import HostError
 from jitsu.host import bpf, splice
 from jitsu.host.splice import Flow, Splicer
 from jitsu.host.tap import open_tap
 from jitsu.wire.tcb import TcbState
+from jitsu.wire.tcp import Flags, Segment, seq_add
 
 pytestmark = kernel.marks()
 FLOWS = 100
@@ -117,6 +121,61 @@ def test_a_client_that_closes_first_gets_all_the_same(address: str) -> None:
     play(story, closed)
 
 
+async def connected(lab: Lab, address: str, port: int = 0) -> http.client.HTTPConnection:
+    """Return a client's connection, from a port of its."""
+    host = address.strip("[]")
+    client = http.client.HTTPConnection(host, PORT)
+    with lab.hosts.at(lab.hosts.client):
+        client.sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    client.sock.bind(("", port))
+    client.sock.settimeout(20)
+    await asyncio.to_thread(client.sock.connect, (host, PORT))
+    return client
+
+
+async def fetched(client: http.client.HTTPConnection, path: str) -> bytes:
+    """Return the page."""
+    client.request("GET", path)
+    return (await asyncio.to_thread(client.getresponse)).read()
+
+
+@EITHER
+def test_who_forges_a_client_ends_nothing(address: str) -> None:
+    """Whoever it is knows the addresses and ports, and no number."""
+
+    async def story(lab: Lab, proxy: Proxy) -> None:
+        with closing(await connected(lab, address)) as client:
+            assert await fetched(client, "/first") == body("/first")
+            (talk,) = proxy.conversations.values()
+            ends = talk.ends.turned()
+            for flags in (Flags.RST, Flags.SYN, Flags.FIN | Flags.ACK):
+                wrong = seq_add(talk.irs, 1 << 30)
+                forged = Segment(ends.port, ends.peer_port, wrong, wrong, flags, 1000)
+                lab.client.send(encode(ends, forged))
+            assert await fetched(client, "/second") == body("/second")
+            ((flow, how),) = proxy.splicer.flows().items()
+            assert (flow.peer_port, how.is_over) == (talk.ends.peer_port, False)
+
+    play(story, asked(1))
+
+
+@EITHER
+def test_a_client_uses_its_port_again(address: str) -> None:
+    """It has reset what was spliced; the guest opens the next by itself."""
+
+    async def story(lab: Lab, proxy: Proxy) -> None:
+        with closing(await connected(lab, address)) as client:
+            assert await fetched(client, "/first") == body("/first")
+            port = client.sock.getsockname()[1]
+            client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        assert len(proxy.splicer.flows()) == 1
+        with closing(await connected(lab, address, port)) as again:
+            assert await fetched(again, "/second") == body("/second")
+            assert proxy.splicer.flows() == {}
+
+    play(story, asked(1))
+
+
 @EITHER
 def test_a_closed_port_refuses(address: str) -> None:
     async def story(lab: Lab, proxy: Proxy) -> None:
@@ -171,16 +230,16 @@ def test_it_knows_what_it_translates() -> None:
     with link():
         splicer = Splicer(socket.if_nametoindex(GUEST_PORT))
         splicer.add(four, None)
-        splicer.add(six, 0xFFFF_FFFF)
+        splicer.add(six, Numbers(0, 1, 0))
         flows = splicer.flows()
         assert (flows[Flow.of(four)].delta, flows[Flow.of(six)].delta) == (None, 0xFFFF_FFFF)
         splicer.remove(four)
         splicer.remove(four)
         assert set(splicer.flows()) == {Flow.of(six)}
         for port in range(splice.FLOWS_MAX - 1):
-            splicer.add(replace(six, port=81, peer_port=port), 1)
+            splicer.add(replace(six, port=81, peer_port=port), Numbers(1, 0, 0))
         with pytest.raises(HostError, match="no room"):
-            splicer.add(four, 1)
+            splicer.add(four, Numbers(1, 0, 0))
         splicer.close()
 
 

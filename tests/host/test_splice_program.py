@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from host import kernel
 from jitsu.core.segment import Ends, decode, encode
+from jitsu.core.splice import Numbers
 from jitsu.host import bpf, splice
 from jitsu.host.splice import Splicer
 from jitsu.model import Mac
@@ -21,7 +22,8 @@ from jitsu.wire.tcp import Flags, Options, Segment, seq_add
 pytestmark = kernel.marks()
 GO_ON, DROP = -1, 2
 _TEST_RUN, _SYSCALL = 10, bpf._SYSCALL["x86_64"]
-DELTA = 0xFFFF_1234
+ISN, DELTA = 1, 0xFFFF_1234
+NUMBERS = Numbers(seq_add(ISN, DELTA), ISN, 6)
 GUEST, CLIENT = Mac(b"\x02guest"[:6]), Mac(b"\x02client"[:6])
 ENDS4 = Ends(GUEST, IPv4Address("10.77.0.10"), 80, CLIENT, IPv4Address("10.77.0.9"), 40000)
 ENDS6 = Ends(GUEST, IPv6Address("fd77::10"), 80, CLIENT, IPv6Address("fd77::9"), 40000)
@@ -85,7 +87,7 @@ numbers = st.integers(0, 0xFFFF_FFFF)
 def test_numbers_are_shifted_and_sums_are_right(
     program: Program, ends: Ends, delta: int, seq: int, ack: int, payload: bytes, mss: int | None
 ) -> None:
-    program.add(ends, delta)
+    program.add(ends, Numbers(delta, 0, 0))
     content = Segment(80, 40000, seq, ack, Flags.ACK, 1000, Options(mss=mss), payload)
     verdict, frame = program.sends(encode(ends, content))
     assert verdict == GO_ON
@@ -98,7 +100,7 @@ def test_numbers_are_shifted_and_sums_are_right(
 
 @EITHER
 def test_what_acknowledges_nothing_has_nothing_to_shift(program: Program, ends: Ends) -> None:
-    program.add(ends, DELTA)
+    program.add(ends, NUMBERS)
     frame = said(ends.turned(), Flags.RST)
     assert program.gets(frame) == (GO_ON, frame)
 
@@ -128,14 +130,14 @@ OTHERS = [
 
 @pytest.mark.parametrize("frame", OTHERS, ids=range(len(OTHERS)))
 def test_other_frames_are_left_alone(program: Program, frame: bytes) -> None:
-    program.add(ENDS4, DELTA)
-    program.add(ENDS6, DELTA)
+    program.add(ENDS4, NUMBERS)
+    program.add(ENDS6, NUMBERS)
     assert program.sends(frame) == (GO_ON, frame)
     assert program.gets(frame) == (GO_ON, frame)
 
 
 def test_options_of_the_packet_and_fragments(program: Program) -> None:
-    program.add(ENDS4, DELTA)
+    program.add(ENDS4, NUMBERS)
     payload = said(ENDS4, Flags.ACK, payload=bytes(range(64)))[34:]
     assert isinstance(ENDS4.local, IPv4Address)
     assert isinstance(ENDS4.peer, IPv4Address)
@@ -162,6 +164,16 @@ def is_over(program: Program) -> bool:
 FIN, RST, ACK, SYN = Flags.FIN | Flags.ACK, Flags.RST, Flags.ACK, Flags.SYN
 
 
+def play(program: Program, ends: Ends, story: list[tuple[str, Flags]]) -> None:
+    """Have each say what it does: the client at 6, its FIN before that; a forger does not know."""
+    for who, flags in story:
+        if who == "guest":
+            program.sends(said(ends, flags))
+        else:
+            seq = 0x4000_0000 if who == "forger" else 5 if flags & Flags.FIN else 6
+            program.gets(said(ends.turned(), flags, seq))
+
+
 @EITHER
 @pytest.mark.parametrize(
     ("story", "over"),
@@ -170,46 +182,84 @@ FIN, RST, ACK, SYN = Flags.FIN | Flags.ACK, Flags.RST, Flags.ACK, Flags.SYN
         ([("client", FIN), ("guest", ACK)], False),
         ([("client", FIN), ("guest", FIN), ("client", ACK)], True),
         ([("guest", FIN), ("client", FIN), ("guest", ACK)], True),
+        ([("guest", FIN), ("client", FIN)], False),  # the guest has not got it yet
+        ([("guest", FIN), ("forger", FIN), ("guest", ACK)], False),
         ([("guest", RST)], True),
         ([("client", RST)], True),
         ([("client", RST), ("guest", ACK)], False),  # the guest did not believe it
-        ([("guest", RST), ("guest", ACK)], True),
+        ([("guest", RST), ("guest", ACK)], False),  # it has refused what another had forged
+        ([("forger", RST)], False),
+        ([("forger", RST), ("forger", SYN)], False),
+        ([("client", RST), ("client", SYN)], True),
+        ([("client", RST), ("client", SYN), ("guest", ACK)], False),
     ],
 )
 def test_when_a_flow_is_over(
     program: Program, ends: Ends, story: list[tuple[str, Flags]], over: bool
 ) -> None:
-    program.add(ends, DELTA)
-    for who, flags in story:
-        if who == "client":
-            program.gets(said(ends.turned(), flags))
-        else:
-            program.sends(said(ends, flags))
+    program.add(ends, NUMBERS)
+    play(program, ends, story)
     assert is_over(program) is over
-    # A SYN on the same ports begins another connection, which is the guest's own.
-    program.gets(said(ends.turned(), SYN))
-    assert bool(program.flows()) is not over
-    verdict, frame = program.sends(said(ends, SYN | ACK))
-    assert verdict == GO_ON
-    assert decode(frame)[1].seq == (5 if over else seq_add(5, DELTA))
+    # However that is, it is translated: a guest that has not ended it is understood.
+    _, frame = program.sends(said(ends, ACK))
+    assert decode(frame)[1].seq == seq_add(5, DELTA)
+    _, frame = program.gets(said(ends.turned(), ACK))
+    assert decode(frame)[1].ack == seq_add(6, -DELTA)
+
+
+@EITHER
+def test_a_fin_counts_when_all_before_it_is_acknowledged(program: Program, ends: Ends) -> None:
+    program.add(ends, NUMBERS)
+    program.sends(said(ends, FIN))
+    program.gets(said(ends.turned(), FIN, 6, payload=b"bye"))
+    program.sends(said(ends, ACK, ack=9))
+    assert not is_over(program)
+    program.sends(said(ends, ACK, ack=10))
+    assert is_over(program)
+
+
+@EITHER
+@pytest.mark.parametrize("end", [[], [("client", RST)], [("client", FIN), ("guest", FIN)]])
+def test_a_syn_ack_of_the_guest_with_another_number_begins_another(
+    program: Program, ends: Ends, end: list[tuple[str, Flags]]
+) -> None:
+    program.add(ends, NUMBERS)
+    play(program, ends, end)
+    syn = said(ends.turned(), SYN, 7000, 0)
+    assert program.gets(syn) == (GO_ON, syn)
+    assert program.flows()
+    answer = said(ends, SYN | ACK, seq_add(ISN, 64_000), 7001)
+    assert program.sends(answer) == (GO_ON, answer)
+    assert program.flows() == {}
+    theirs = said(ends.turned(), ACK, 7001, seq_add(ISN, 64_001))
+    assert program.gets(theirs) == (GO_ON, theirs)
+
+
+@EITHER
+def test_a_syn_ack_that_comes_again_is_of_the_same_connection(program: Program, ends: Ends) -> None:
+    program.add(ends, NUMBERS)
+    play(program, ends, [("client", RST), ("forger", SYN)])
+    _, frame = program.sends(said(ends, SYN | ACK, ISN))
+    assert decode(frame)[1].seq == NUMBERS.iss
+    assert not is_over(program)
 
 
 @EITHER
 def test_a_reset_of_what_is_over_anyway_is_not_heard(program: Program, ends: Ends) -> None:
     """The guest has got a late ACK of a connection that both have ended."""
-    program.add(ends, DELTA)
+    program.add(ends, NUMBERS)
     program.sends(said(ends, FIN))
     assert program.sends(said(ends, RST))[0] == GO_ON
-    program.add(ends, DELTA)
-    program.sends(said(ends, FIN))
-    program.gets(said(ends.turned(), FIN))
+    program.add(ends, NUMBERS)
+    play(program, ends, [("client", FIN), ("guest", FIN)])
     assert program.sends(said(ends, RST))[0] == DROP
     assert program.sends(said(ends, FIN))[0] == GO_ON
+    assert program.sends(said(ends, RST | ACK))[0] == GO_ON, "it refuses another connection"
 
 
 def test_what_is_over_is_swept_when_it_is_quiet(program: Program) -> None:
-    program.add(ENDS4, DELTA)
-    program.add(ENDS6, DELTA)
+    program.add(ENDS4, NUMBERS)
+    program.add(ENDS6, NUMBERS)
     program.sends(said(ENDS4, RST))
     program.sends(said(ENDS6, ACK))
     flows = {flow.peer.version: how for flow, how in program.flows().items()}

@@ -5,6 +5,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from jitsu.core.flows import Flow
 from jitsu.core.segment import Ends
+from jitsu.core.splice import Numbers
 from jitsu.model import Cause, Epoch, Name, State
 
 # Events.
@@ -183,11 +184,11 @@ class Clear:
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """Have a guest's link translate between the ends, by `delta`; see `core.splice.Shift`."""
+    """Have a guest's link translate between the ends; see `core.splice.Shift`."""
 
     name: Name
     ends: Ends
-    delta: int | None
+    numbers: Numbers | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,14 +88,31 @@ class ToClient:
 
 
 @dataclass(frozen=True, slots=True)
+class Numbers:
+    """By what the kernel translates, and knows whether a connection is still the same."""
+
+    iss: int
+    """The guest's initial sequence number, as the client was told."""
+    isn: int
+    """As the guest has chosen it."""
+    acked: int
+    """What the guest has acknowledged, its SYN-ACK the SYN."""
+
+    @property
+    def delta(self) -> int:
+        """What is added to the guest's numbers, modulo 2**32."""
+        return seq_diff(self.iss, self.isn) & 0xFFFF_FFFF
+
+
+@dataclass(frozen=True, slots=True)
 class Shift:
     """Have the kernel translate between the ends, before anything else is sent.
 
-    It adds `delta` to the guest's sequence numbers; if that is None, the guest is not heard yet.
+    If `numbers` is None they are not known, and the guest is not heard yet.
     """
 
     ends: Ends
-    delta: int | None
+    numbers: Numbers | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,8 +219,9 @@ class Splice:
         mss = MSS_DEFAULT[version] if segment.options.mss is None else segment.options.mss
         self._mss = max(MSS_MIN, min(mss, MSS_MAX[version]))
         self._window = segment.window
-        self._delta = seq_diff(self._tcb.iss, segment.seq) & 0xFFFF_FFFF
-        shift = Shift(self.ends, self._delta)
+        numbers = Numbers(self._tcb.iss, segment.seq, segment.ack)
+        self._delta = numbers.delta
+        shift = Shift(self.ends, numbers)
         if self._tcb.state is TcbState.SYN_RECEIVED:
             answer = ToClient(encode(self.ends, replace(segment, seq=self._tcb.iss)))
             return [shift, answer, *self._finish()]

@@ -462,8 +462,8 @@ class Synjitsu:
                     done.append(SendToGuest(name, frame))
                 case splice.ToClient(frame):
                     done.append(Send(frame))
-                case splice.Shift(ends, delta):
-                    done.append(Shift(name, ends, delta))
+                case splice.Shift(ends, numbers):
+                    done.append(Shift(name, ends, numbers))
                 case splice.Failed(ends, _):
                     self.counters["not spliced"] += 1
                     done += [Unshift(name, ends), *self._track(sleeper, (), (ends,))]

@@ -19,6 +19,7 @@ from typing import TypeVar
 
 from jitsu.core.readiness import OWN_MAC
 from jitsu.core.segment import Ends
+from jitsu.core.splice import Numbers
 from jitsu.core.summon import Traffic
 from jitsu.errors import HostError
 from jitsu.host import bpf, netlink, orphans, splice, veth
@@ -152,11 +153,11 @@ class KernelLink:
         assert self.service is not None
         return netlink.join(self.index, self._bridge.index, self._network.name_of(self.service))
 
-    def shift(self, ends: Ends, delta: int | None) -> None:
+    def shift(self, ends: Ends, numbers: Numbers | None) -> None:
         """Tell the programs on the link."""
         if self._splicer is None:
             raise HostError(f"{self.name} does not splice")
-        self._splicer.add(ends, delta)
+        self._splicer.add(ends, numbers)
 
     def unshift(self, ends: Ends) -> None:
         """Tell them to leave it."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from jitsu.core.segment import Ends
+from jitsu.core.splice import Numbers
 from jitsu.core.summon import Traffic
 from jitsu.model import Service
 
@@ -69,8 +70,8 @@ class GuestLink(Protocol):
         Raises HostError when the interface is gone.
         """
 
-    def shift(self, ends: Ends, delta: int | None) -> None:
-        """Add `delta` to the numbers of what the guest sends of a connection; None: lose it.
+    def shift(self, ends: Ends, numbers: Numbers | None) -> None:
+        """Translate what the guest sends of a connection by its `numbers`; None: lose it.
 
         What it is sent is changed the other way round. Raises HostError where that cannot be.
         """

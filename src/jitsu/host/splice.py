@@ -12,6 +12,7 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 from jitsu.core.segment import Ends
+from jitsu.core.splice import Numbers
 from jitsu.errors import HostError
 from jitsu.host import bpf, netlink
 from jitsu.host.rtnetlink import Requests
@@ -22,7 +23,7 @@ LINGER = 120.0
 FLOWS_MAX = 8192
 """As many as Synjitsu can have at a hand-over; `bpf/splice.c` says so."""
 _FLOW = struct.Struct("!16s16sHH")
-_SHIFT = struct.Struct("<QIBBBx")
+_SHIFT = struct.Struct("<QIII4xBBBx4x")
 _FIN, _RST = 0x01, 0x04
 _MAPPED = bytes(10) + b"\xff\xff"
 """What makes an IPv4 address one of sixteen bytes (RFC 4291 section 2.5.5.2)."""
@@ -83,13 +84,13 @@ class Splicer:
         """Translate no more, and leave nothing."""
         self._undo.close()
 
-    def add(self, ends: Ends, delta: int | None) -> None:
-        """Add `delta` to the guest's numbers, or with None do not let it be heard.
+    def add(self, ends: Ends, numbers: Numbers | None) -> None:
+        """Translate the guest's numbers, or while they are None do not let it be heard.
 
         Raises HostError where there is no room.
         """
-        known = delta is not None
-        value = _SHIFT.pack(time.monotonic_ns(), delta or 0, known, 0, 0)
+        how = (numbers.delta, numbers.isn, numbers.acked) if numbers else (0, 0, 0)
+        value = _SHIFT.pack(time.monotonic_ns(), *how, numbers is not None, 0, 0)
         try:
             self._flows.put(_key(Flow.of(ends)), value)
         except OSError as error:
@@ -139,6 +140,6 @@ def _flow(key: bytes) -> Flow:
 
 
 def _translation(value: bytes) -> Translation:
-    seen, delta, known, client, guest = _SHIFT.unpack(value)
+    seen, delta, _, _, known, client, guest = _SHIFT.unpack(value)
     over = bool((client | guest) & _RST or client & guest & _FIN)
     return Translation(delta if known else None, seen / 1e9, over)

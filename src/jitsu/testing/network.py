@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 from jitsu.core.segment import Ends
+from jitsu.core.splice import Numbers
 from jitsu.core.summon import Traffic
 from jitsu.errors import HostError
 from jitsu.host.network import FrameHandler, GuestLink
@@ -78,7 +79,7 @@ class SimulatedLink:
         """Hear nothing."""
         return SilentPort()
 
-    def shift(self, ends: Ends, delta: int | None) -> None:
+    def shift(self, ends: Ends, numbers: Numbers | None) -> None:
         """Refuse: nobody here translates."""
         raise HostError("a simulated link does not splice")
 
