@@ -19,7 +19,7 @@ told by the difference of two numbers, which the kernel makes up for on the gues
       |                 | SYN  seq=irs                |                  |
       |                 |-----------------------------|----------------->|
       |                 |<------ as the guest sent it - X <--------------| SYN-ACK seq=g
-      |                 | Shift(iss - g)              |                  |
+      |                 | Shift(Numbers(iss - g, g))  |                  |
       |                 |---------------------------->| seq + , ack -    |
       |                 | the client's bytes          |                  |
       |                 |-----------------------------|----------------->|

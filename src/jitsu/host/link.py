@@ -42,8 +42,7 @@ _FRAME_MAX = 9216 + 18
 _GUEST_FRAME_MAX = 65535 + 18
 """What a guest may send at once: it leaves segmentation to the host."""
 _TIDY_AFTER = 0.05
-"""Seconds after a boot until what it has left over is closed, and the next tap made: the guest has
-its first requests to answer now, perhaps on the same CPU."""
+"""Seconds until what a boot has left is closed, and a tap made: its guest may need the CPU now."""
 _CABLES_MAX = 8
 """Programs for each of which a cable lies ready, called as its service's is and with its addresses:
 to rename an interface the kernel waits for all that may have seen it. Each takes 1.4 MB."""
