@@ -33,7 +33,7 @@ from jitsu.errors import HostError
 from jitsu.host.guests import Guests
 from jitsu.host.network import Network
 from jitsu.host.saved import Saved
-from jitsu.model import Epoch, Name, Service, State, StopMode
+from jitsu.model import Epoch, Handoff, Name, Service, State, StopMode
 from jitsu.run import BootWatch, Run, Spare
 
 Start = Callable[[Watch], Awaitable[Instance]]
@@ -285,10 +285,13 @@ class Lives:
             self._cores.tell_synjitsu(events.Moved(run.service.name, to_guest=False))
 
     async def look(self, service: Service) -> None:
-        """Look at the traffic."""
+        """Look at the traffic; let the guest's link forget connections that have ended."""
         traffic = await self._network.traffic([service])
         self._runs[service.name].flows = traffic[service.name].flows
         self._cores.tell_summoner(service.name, traffic[service.name])
+        instance = running(self._runs[service.name])
+        if instance is not None and service.handoff is Handoff.SPLICE:
+            await instance.link.sweep()
 
     async def fence(self, service: Service) -> None:
         """Let Synjitsu own the address, then look at the traffic."""

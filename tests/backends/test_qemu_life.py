@@ -71,6 +71,9 @@ class Link:
     def unshift(self, ends: Ends) -> None:
         """Nor is this."""
 
+    async def sweep(self) -> None:
+        """Nor this."""
+
     def ask_orphans(self) -> None:
         """There are none."""
 

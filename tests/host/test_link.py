@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address
 from typing import Any
 
@@ -15,13 +15,18 @@ from pyroute2 import IPRoute
 from host import kernel
 from host.kernel import BRIDGE, CLIENT, MAIL, NETWORK, SUBNET, WWW, Lab
 from jitsu.core.readiness import OWN_MAC
+from jitsu.core.segment import Ends, encode
+from jitsu.core.splice import Numbers
 from jitsu.errors import HostError
-from jitsu.host.link import KernelNetwork, kernel_network
+from jitsu.host import splice
+from jitsu.host.link import KernelLink, KernelNetwork, kernel_network
 from jitsu.host.network import GuestLink
-from jitsu.model import Service, mac_of
+from jitsu.host.splice import Flow
+from jitsu.model import Handoff, Service, mac_of
 from jitsu.testing.peer import Station, frame, framed6, segment
 from jitsu.wire import arp, ethernet, ipv4, ndp, tcp, udp
 from jitsu.wire.ethernet import BROADCAST, EtherType
+from jitsu.wire.tcp import Flags, Segment
 
 pytestmark = kernel.marks()
 PATIENCE = 5.0
@@ -442,3 +447,22 @@ def test_closing_at_once() -> None:
 
     for _ in range(5):
         play(story)
+
+
+def test_a_link_forgets_what_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(splice, "LINGER", 0.0)
+
+    async def story(place: Place) -> None:
+        async with place.guest(replace(WWW, handoff=Handoff.SPLICE)) as guest:
+            assert isinstance(guest.link, KernelLink)
+            assert guest.link.splicer is not None
+            over, live = (Ends(WWW.mac, WWW.address, 80, *CLIENT, port) for port in (4000, 4001))
+            for ends, flags in ((over, Flags.RST), (live, Flags.ACK)):
+                guest.link.shift(ends, Numbers(5000, 7, 0))
+                guest.send(encode(ends, Segment(80, ends.peer_port, 8, 1, flags, 1000)))
+                told = Segment(80, ends.peer_port, 5001, 1, flags, 1000)
+                await place.client.has(encode(ends, told))
+            await guest.link.sweep()
+            assert set(guest.link.splicer.flows()) == {Flow.of(live)}
+
+    play(story)

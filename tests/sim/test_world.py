@@ -334,6 +334,20 @@ def test_a_paused_guest_that_dies_is_booted_for_the_next_client() -> None:
     _tell(story, target)
 
 
+def test_a_look_at_who_is_spliced_has_its_link_swept() -> None:
+    async def story(world: World) -> None:
+        for target in (spliced, other):
+            await world.daemon.summon(target.name)
+        links = {link.service.name: link for link in world.network.links}
+        await asyncio.sleep(3 * spliced.idle_after)
+        assert links[spliced.name].swept > 0
+        assert links[other.name].swept == 0
+
+    spliced = service(0, handoff=Handoff.SPLICE, terms=TERMS)
+    other = service(1)
+    _tell(story, spliced, other)
+
+
 def test_what_is_kept_holds_its_memory_or_does_not() -> None:
     async def story(world: World) -> None:
         for target, other in [(paused, State.FAILED), (suspended, State.AWAKE)]:

@@ -19,7 +19,6 @@ from typing import TypeVar
 
 from jitsu.core.readiness import OWN_MAC
 from jitsu.core.segment import Ends
-from jitsu.core.splice import Numbers
 from jitsu.core.summon import Traffic
 from jitsu.errors import HostError
 from jitsu.host import bpf, netlink, orphans, splice, veth
@@ -28,7 +27,7 @@ from jitsu.host.bridge import Bridge, port_settings
 from jitsu.host.firewall import Firewall
 from jitsu.host.network import FrameHandler, GuestLink
 from jitsu.host.rtnetlink import Requests
-from jitsu.host.splice import Splicer
+from jitsu.host.splice import Spliceable, Splicer
 from jitsu.host.storeport import StorePort, packet_socket
 from jitsu.host.tap import open_tap, tap_name
 from jitsu.model import Handoff, Mac, Name, Service
@@ -50,7 +49,7 @@ _BATCH = 64
 """Frames taken from Synjitsu's port before the loop serves others: about half a millisecond."""
 
 
-class KernelLink:
+class KernelLink(Spliceable):
     """One guest's interface. It is nobody's until it joins the bridge."""
 
     def __init__(self, name: str, fd: int, bridge: Bridge, network: "KernelNetwork") -> None:
@@ -74,7 +73,7 @@ class KernelLink:
         self._store: StorePort | None = None
         """What the guest's store link says before anybody attends waits here."""
         self._on_frame: FrameHandler | None = None
-        self._splicer: Splicer | None = None
+        self.splicer: Splicer | None = None
         self._orphans: list[orphans.Orphan] = []
         self.remove = b""
         """The request that removes the interface, where that does not go with its guest."""
@@ -108,8 +107,8 @@ class KernelLink:
         assert self._socket is not None
         assert self.service is not None
         self.name = self._network.name_of(self.service)
-        if not self._is_process or (self.splices and self._splicer is None):
-            self._splicer = await self._network.on_netlink(self._go_up)
+        if not self._is_process or (self.splices and self.splicer is None):
+            self.splicer = await self._network.on_netlink(self._go_up)
         # Bound to a link that was down, the socket holds an error; frames since then wait in it.
         self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         asyncio.get_running_loop().add_reader(self._socket, self._readable)
@@ -127,12 +126,12 @@ class KernelLink:
 
     def splice(self) -> None:
         """Be ready to; blocks. Raises HostError."""
-        self._splicer = Splicer(self.index)
+        self.splicer = Splicer(self.index)
 
     def discard(self) -> None:
         """Remove it, which nobody has used; blocks."""
-        if self._splicer is not None:
-            self._splicer.close()
+        if self.splicer is not None:
+            self.splicer.close()
         self.release()
         if self._socket is not None:
             self._socket.close()
@@ -152,16 +151,9 @@ class KernelLink:
         assert self.service is not None
         return netlink.join(self.index, self._bridge.index, self._network.name_of(self.service))
 
-    def shift(self, ends: Ends, numbers: Numbers | None) -> None:
-        """Tell the programs on the link."""
-        if self._splicer is None:
-            raise HostError(f"{self.name} does not splice")
-        self._splicer.add(ends, numbers)
-
-    def unshift(self, ends: Ends) -> None:
-        """Tell them to leave it."""
-        if self._splicer is not None:
-            self._splicer.remove(ends)
+    async def sweep(self) -> None:
+        """Forget them on the thread that closes what knows them."""
+        await self._network.on_netlink(self.forget)
 
     def send(self, frame: bytes) -> None:
         """Send to the guest."""
@@ -192,7 +184,7 @@ class KernelLink:
         store, self._store = self._store, None
         if store is not None:
             store.close()
-        splicer, self._splicer = self._splicer, None
+        splicer, self.splicer = self.splicer, None
         if splicer is not None:
             await self._network.on_netlink(splicer.close)
         fd, self.fd = self.fd, -1

@@ -79,6 +79,9 @@ class GuestLink(Protocol):
     def unshift(self, ends: Ends) -> None:
         """Leave the numbers of a connection as they are."""
 
+    async def sweep(self) -> None:
+        """Forget the numbers of connections that have long been over."""
+
     def deafen(self) -> None:
         """Call `on_frame` no more, and copy no more frames."""
 

@@ -109,15 +109,39 @@ class Splicer:
                 found[_flow(key)] = _translation(value)
         return found
 
-    def sweep(self, now: float, linger: float = LINGER) -> int:
+    def sweep(self, now: float) -> int:
         """Forget the flows that have long been over; return how many are left."""
         left = 0
         for flow, how in self.flows().items():
-            if how.is_over and how.seen + linger <= now:
+            if how.is_over and how.seen + LINGER <= now:
                 self._flows.remove(_key(flow))
             else:
                 left += 1
         return left
+
+
+class Spliceable:
+    """What a guest's link does with connections that others have opened, if it has a splicer."""
+
+    name: str
+    splicer: Splicer | None
+
+    def shift(self, ends: Ends, numbers: Numbers | None) -> None:
+        """Tell the programs on the link. Raises HostError."""
+        if self.splicer is None:
+            raise HostError(f"{self.name} does not splice")
+        self.splicer.add(ends, numbers)
+
+    def unshift(self, ends: Ends) -> None:
+        """Tell them to leave it."""
+        if self.splicer is not None:
+            self.splicer.remove(ends)
+
+    def forget(self) -> None:
+        """Tell them to forget what has long been over; blocks."""
+        splicer = self.splicer  # which who closes the link takes away, on another thread
+        if splicer is not None:
+            splicer.sweep(time.monotonic())
 
 
 def _unhook(requests: Requests, index: int) -> None:

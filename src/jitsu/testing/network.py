@@ -49,6 +49,7 @@ class SimulatedLink:
         self._network = network
         self._on_frame: FrameHandler | None = None
         self.joined = False
+        self.swept = 0
         self.waiting: list[bytes] | None = None
         """Frames for a guest that is paused; None while it runs."""
 
@@ -85,6 +86,10 @@ class SimulatedLink:
 
     def unshift(self, ends: Ends) -> None:
         """There is nothing to leave."""
+
+    async def sweep(self) -> None:
+        """Count how often that is asked."""
+        self.swept += 1
 
     def deafen(self) -> None:
         """Copy no more frames."""
