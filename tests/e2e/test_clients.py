@@ -10,7 +10,7 @@ import pytest
 
 from e2e.conftest import Lab
 from e2e.test_main_job import eventually
-from e2e.test_process import ADDRESSES, MODES, connect, lab6, public, written
+from e2e.test_process import ADDRESSES, MODES, connect, lab6, public, url, written
 
 __all__ = ["lab6", "public"]
 
@@ -24,14 +24,16 @@ ACCEPTED = b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
 
 
 def serve(lab: Lab, image: object, more: str) -> AbstractContextManager[None]:
-    return lab.serve(f"""
+    service = f"""
 [[service]]
 name = "www"
 backend = "process"
 image = "{image}"
 address = "{ADDRESSES[4]}"
+address6 = "{ADDRESSES[6]}"
 {more}
-""")
+"""
+    return lab.serve(service, network='subnet6 = "fd77::/64"')
 
 
 @pytest.fixture
@@ -47,16 +49,18 @@ def talker(public: Path) -> str:
     return f'listen = [80, 443]\ncmdline = "{certificate}"'
 
 
+@pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("mode", MODES)
-def test_tls(lab6: Lab, public: Path, talker: str, mode: str) -> None:
+def test_tls(lab6: Lab, public: Path, talker: str, mode: str, version: int) -> None:
+    where = url(version).rstrip("/").removeprefix("http://")
     more = f'{talker}\nhandoff = "{mode}"\n{MODES[mode]}'
     with serve(lab6, public / TALKER.name, more):
         with lab6.clean_wire():
-            page = lab6.curl(f"https://{ADDRESSES[4]}/", "--insecure")
+            page = lab6.curl(f"https://{where}/", "--insecure")
         assert (page.returncode, page.stdout) == (0, "securely"), page.stderr
         lab6.ask("stop", "www")
         with lab6.clean_wire():
-            said = lab6.client("openssl", "s_client", "-brief", "-connect", f"{ADDRESSES[4]}:443")
+            said = lab6.client("openssl", "s_client", "-brief", "-connect", f"{where}:443")
         assert "CONNECTION ESTABLISHED" in said.stderr
 
 
@@ -65,11 +69,16 @@ def message(text: bytes) -> bytes:
     return bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text
 
 
+@pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("mode", MODES)
-def test_a_websocket(lab6: Lab, public: Path, talker: str, mode: str) -> None:
+def test_a_websocket(lab6: Lab, public: Path, talker: str, mode: str, version: int) -> None:
     """It speaks before there is anybody, and goes on for as long as it likes."""
     more = f'{talker}\nhandoff = "{mode}"\n{MODES[mode]}'
-    with serve(lab6, public / TALKER.name, more), lab6.clean_wire(), connect(lab6) as client:
+    with (
+        serve(lab6, public / TALKER.name, more),
+        lab6.clean_wire(),
+        connect(lab6, version) as client,
+    ):
         client.sendall(OPENING + message(b"early"))
         told = b""
         while not told.endswith(b"\x81\x05early"):
@@ -92,15 +101,19 @@ def test_a_server_as_it_is(lab6: Lab, public: Path, mode: str) -> None:
         assert (page.returncode, page.stdout) == (0, "as it is"), page.stderr
 
 
-def test_a_dns_server_as_it_is(lab6: Lab, public: Path) -> None:
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("mode", ["splice", "replay"])
+def test_a_dns_server_as_it_is(lab6: Lab, public: Path, mode: str, version: int) -> None:
     """Its first datagram summons it, and is answered by it."""
     flags = "--keep-in-foreground --conf-file=/dev/null --no-hosts --no-resolv --user=nobody"
     program = shutil.which("dnsmasq")
     if program is None:
         pytest.skip("dnsmasq is not installed")
     wrapper = written(public, f"exec {program} {flags} --pid-file= --address=/a.test/192.0.2.7")
-    with serve(lab6, wrapper, 'ready = "tcp:53"\nhandoff = "replay"'):
-        dug = lab6.client("dig", f"@{ADDRESSES[4]}", "a.test", "+short", "+tries=1", "+time=5")
+    with serve(lab6, wrapper, f'ready = "tcp:53"\nhandoff = "{mode}"'):
+        dug = lab6.client(
+            "dig", f"@{ADDRESSES[version]}", "a.test", "+short", "+tries=1", "+time=5"
+        )
         assert dug.stdout == "192.0.2.7\n", dug
         assert lab6.ask("trace", "www")["cause"] == "udp"
 

@@ -125,12 +125,13 @@ def fnv(data: bytes) -> str:
     return f"{value:016x}"
 
 
+@pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("mode", ["import", "splice"])
-def test_a_half_closed_client(lab6: Lab, mode: str) -> None:
+def test_a_half_closed_client(lab6: Lab, mode: str, version: int) -> None:
     """As `nc -N`: it says all and FIN before there is a guest."""
     with serve(lab6, mode):
         with lab6.hosts.at(lab6.hosts.client):
-            client = socket.create_connection((ADDRESSES[4], 80), 10)
+            client = socket.create_connection((ADDRESSES[version], 80), 10)
         with client:
             client.sendall(b"GET / HTTP/1.0\r\n\r\n")
             client.shutdown(socket.SHUT_WR)
