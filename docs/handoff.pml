@@ -470,7 +470,7 @@ inline hears_prepared(who)
  */
 inline commit()
 {
-#ifndef BREAK_ACKNOWLEDGES_WHEN_FROZEN
+#if !defined(BREAK_ACKNOWLEDGES_WHEN_FROZEN) && !defined(BREAK_NOTHING_WRITTEN)
 	write_connections();
 #endif
 #ifdef BREAK_BYTES_FORGOTTEN

@@ -44,6 +44,7 @@ BROKEN = {
     "MOVED_TOO_SOON": (NEVER, "innocent_reset"),
     "NOTHING_CLEARED": (NEVER, "spoke_after_commit"),
     "NOTHING_HELD": (WITHOUT_DELAY, CYCLE),
+    "NOTHING_WRITTEN": (NEVER, "nobody_owns"),
     "NOT_SILENT": (NEVER, "two_own"),
     "NO_EPOCH": (NEVER, "stale_guest"),
     "NUMBER_USED_AGAIN": (NEVER, "byte_doubled"),
