@@ -123,8 +123,37 @@ def test_a_port_where_nobody_listens() -> None:
     assert serves == CanServe(ANY.name)
 
 
-def test_a_guest_that_dies_in_between_costs_its_clients_the_connection() -> None:
+def test_a_guest_that_dies_before_it_has_answered_costs_its_clients_nothing() -> None:
     scene, ends, _ = ready()
+    assert scene.core.budget.used == 5, "what is lent is still kept"
+    assert scene.arrives(scene.says(ACK | PSH, payload=b" HTTP", after=6)) == []
+    counted, answer = scene.boots()
+    assert counted == Track(ANY.name, (ends,), ())
+    assert scene.answer(answer).ack == 111, "and it goes on"
+    assert scene.core.handle(Tracked(ANY.name), scene.now) == []
+    shift, asked = scene.serves()
+    assert shift == Shift(ANY.name, ends, None)
+    _, told = scene.answers(sent(asked), Flags.SYN | ACK, GUEST_ISN)
+    assert decode(sent(told))[1].payload == b"GET / HTTP"
+    assert scene.answers(sent(told), ACK, GUEST_ISN + 1) == [CanServe(ANY.name)]
+    assert scene.core.budget.used == 0
+
+
+def test_who_has_not_completed_the_handshake_is_asked_again_when_the_guest_has_died() -> None:
+    scene = Spliced()
+    scene.opens()
+    scene.boots()
+    scene.serves()
+    assert scene.boots() == []
+    (again,) = [effect for effect in scene.tick(scene.now + 2.0) if isinstance(effect, Send)]
+    assert scene.answer(again).seq == scene.theirs[1]
+    assert scene.enters(State.FAILED) != []
+    assert scene.core.connections(ANY.name) == 0
+
+
+def test_a_guest_that_dies_when_it_has_answered_costs_its_clients_the_connection() -> None:
+    scene, ends, asked = ready()
+    scene.answers(asked, Flags.SYN | ACK, GUEST_ISN)
     to_guest, reset, unshift, untrack = scene.boots()
     assert decode(sent(to_guest))[1].flags & RST
     assert scene.answer(reset).flags & RST

@@ -11,6 +11,7 @@ no connection: so a burst of honest clients gets none (`Synjitsu` holds its SYNs
 of each, and by the `Budget` of all services together.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from jitsu.core import isn
@@ -58,6 +59,7 @@ class Flows:
         self._budget = budget
         self._secret = secret
         self._table: dict[Key, Connection] = {}
+        self._lent: dict[Key, Connection] = {}
         self._half_open = 0
         self._cookies_until = 0.0
         self._deadlines = Deadlines()
@@ -149,6 +151,24 @@ class Flows:
         """Forget all connections; return them for who goes on."""
         return tuple(Flow(c.tcb(), bytes(c.received)) for c in self._release())
 
+    def lend(self) -> tuple[Flow, ...]:
+        """Return all connections for who may go on, or not; `settle` or `take_back` each."""
+        self._lent = dict(self._table)
+        self._budget.used += sum(len(c.received) for c in self._lent.values())
+        return self.hand_over()
+
+    def settle(self, ends: Ends) -> None:
+        """Forget a connection that was lent: somebody goes on with it, or nobody does."""
+        lent = self._lent.pop(_key(ends))
+        self._budget.used -= len(lent.received)
+
+    def take_back(self, ends: Iterable[Ends]) -> None:
+        """Go on with connections that were lent."""
+        for key in map(_key, ends):
+            connection = self._table[key] = self._lent.pop(key)
+            self._half_open += connection.is_half_open
+            self._deadlines.set(key, connection.deadline())
+
     def _release(self) -> list[Connection]:
         connections = list(self._table.values())
         self._budget.used -= sum(len(c.received) for c in connections)
@@ -226,3 +246,7 @@ class Flows:
     def _longest_waiting(self) -> Key | None:
         """Return whose SYN-ACK has been unanswered for longest."""
         return next((key for key, c in self._table.items() if c.is_half_open), None)
+
+
+def _key(ends: Ends) -> Key:
+    return ends.peer.packed, ends.peer_port, ends.port

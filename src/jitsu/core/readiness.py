@@ -4,6 +4,11 @@
 `ready = "key:PATH"` that a node of the store is there, or for a guest that imports connections its
 own word in the store (`core.handoff`), which is not seen here.
 
+*It may need the network before it can serve.* From its first frame on, frames that are not a
+client's beginning are passed to it: ARP replies, segments of its own connections, and datagrams
+from those to whom it has spoken. SYNs stay held until it is ready, for a guest whose network is up
+before its server listens would answer them with RST.
+
 A probe comes from an address that is nobody's (`NetworkConfig.probe`) and travels on the guest's
 own link, so that no client ever sees a trace of it.
 

@@ -369,6 +369,16 @@ class Splices:
         splice = self._splices.get(_key(ends.turned()))
         return [] if splice is None else self._settled(splice, splice.handle(segment, now))
 
+    def recall(self) -> list[Ends]:
+        """Leave off the connections of which the guest has not answered the SYN; return whose.
+
+        Nothing of them has reached an application, and the client has heard nothing of the guest.
+        """
+        asking = [s for s in self._splices.values() if s.stage is Stage.ASKING]
+        for splice in asking:
+            del self._splices[_key(splice.ends)]
+        return [splice.ends for splice in asking]
+
     def abort(self, reason: str) -> list[Effect]:
         """End what is not joined yet: there is nobody to join it to."""
         splices = list(self._splices.values())

@@ -21,12 +21,6 @@ All else is held, and replayed to the guest in the order of its arrival. Then th
 
 Who owns an address, and what becomes of a frame for it, tells `core.sleeper.Owner`.
 
-*A guest that boots* may need the network before it can serve. From its first frame on, frames that
-are not a client's beginning are passed to it: ARP replies, segments of its own connections, and
-datagrams from those to whom it has spoken. SYNs stay held until it is ready, for a guest whose
-network is up before its server listens would answer them with RST. When it is, `core.readiness`
-and `core.handoff` tell.
-
 *Guests are no clients*: a frame from the MAC address of a service wakes nobody and is not answered,
 be it a guest that makes sure that its address is its own. Guests answer probes on their own links.
 
@@ -447,14 +441,15 @@ class Synjitsu:
         self._tables.set(name, None)
         if not sleeper.is_spliced:
             return [Commit(name, sleeper.handover.epoch, flows.hand_over())]
-        pairs = ((flow.tcb, flow.received) for flow in flows.hand_over())
+        pairs = ((flow.tcb, flow.received) for flow in flows.lend())
         patience = sleeper.service.boot_timeout / 2  # lest the boot be given up for one of them
         sleeper.splices = Splices(sleeper.service.mac, pairs, patience)
         return self._spliced(sleeper, sleeper.splices.begin(now))
 
     def _spliced(self, sleeper: Sleeper, effects: Sequence[splice.Effect]) -> list[Effect]:
         """Do what splicing needs; when all connections are joined the guest can serve."""
-        name, splices = sleeper.service.name, sleeper.splices
+        name, splices, flows = sleeper.service.name, sleeper.splices, sleeper.flows
+        assert flows is not None
         done: list[Effect] = []
         for effect in effects:
             match effect:
@@ -465,9 +460,11 @@ class Synjitsu:
                 case splice.Shift(ends, numbers):
                     done.append(Shift(name, ends, numbers))
                 case splice.Failed(ends, _):
+                    flows.settle(ends)
                     self.counters["not spliced"] += 1
                     done += [Unshift(name, ends), *self._track(sleeper, (), (ends,))]
-                case splice.Spliced():
+                case splice.Spliced(ends):
+                    flows.settle(ends)
                     self.counters["spliced"] += 1
                 case _:
                     assert_never(effect)
@@ -479,11 +476,12 @@ class Synjitsu:
         return done
 
     def _unsplice(self, sleeper: Sleeper, reason: str) -> list[Effect]:
-        """Join no more: connections that are not joined yet have lost their guest."""
+        """Join no more; the next guest gets the connections of which this one knows nothing yet."""
         splices, sleeper.splices = sleeper.splices, None
-        if splices is None:
+        if splices is None or sleeper.flows is None:
             return []
-        self._tables.set(sleeper.service.name, None)
+        sleeper.flows.take_back(splices.recall())
+        self._tables.set(sleeper.service.name, sleeper.flows.deadline())
         return self._spliced(sleeper, splices.abort(reason))
 
     # Small questions.
