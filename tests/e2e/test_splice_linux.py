@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from e2e.test_handoff import fnv
 from host import kernel
 from host.kernel import NETWORK, WWW, Lab
 from host.splicing import Proxy, introduce, run, said
@@ -83,7 +84,7 @@ def test_a_linux_that_has_never_heard_of_it(tmp_path: Path) -> None:
             network.deafen()
             proxy.splicer.close()
         assert [type(outcome) for outcome in proxy.outcomes] == [Spliced] * (2 * FLOWS + 1)
-        assert upload == f"{len(SENT)} {fnv(SENT):016x}"
+        assert upload == f"{len(SENT)} {fnv(SENT)}"
 
     (tmp_path / "sent").write_bytes(SENT)
     with ExitStack() as stack:
@@ -109,11 +110,3 @@ def commands(folder: Path) -> list[tuple[str, ...]]:
         (*parallel, "-o", f"{folder}/6-#1", f"http://[{WWW.address6}]:80/[0-{last}]"),
         (*CURL, "-H", "Expect:", "--data-binary", f"@{folder}/sent", f"http://{WWW.address}/"),
     ]
-
-
-def fnv(data: bytes) -> int:
-    """Return the FNV-1a hash of 64 bits."""
-    value = 0xCBF29CE484222325
-    for byte in data:
-        value = (value ^ byte) * 0x100000001B3 & 0xFFFF_FFFF_FFFF_FFFF
-    return value

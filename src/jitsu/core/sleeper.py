@@ -60,7 +60,7 @@ class Sleeper:
     state: State = State.ASLEEP
     owner: Owner = Owner.OURS
     moved_at: float = 0.0
-    ends: bool = False
+    is_ending: bool = False
     """The guest has been told to end, and will not run on."""
     linked: bool = False
     """The guest's own link is open: what it must have at once can be sent there."""
@@ -109,7 +109,7 @@ class Sleeper:
         """Say whether new connections are opened, rather than their SYNs held."""
         if self.flows is None or self.handover.phase is not Phase.PROXYING:
             return False
-        return self.state in (State.ASLEEP, State.BOOTING) or self.ends
+        return self.state in (State.ASLEEP, State.BOOTING) or self.is_ending
 
     def is_flooded(self, key: Key) -> bool:
         """Say whether a SYN is to be answered though there is no room for its connection.

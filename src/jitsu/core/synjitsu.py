@@ -281,7 +281,7 @@ class Synjitsu:
     # What becomes of a service.
 
     def _entered(self, sleeper: Sleeper, state: State, epoch: Epoch, now: float) -> list[Effect]:
-        before, sleeper.state, sleeper.ends = sleeper.state, state, False
+        before, sleeper.state, sleeper.is_ending = sleeper.state, state, False
         aborted = self._unsplice(sleeper, "the guest has gone")
         if state is not State.BOOTING:
             self._readiness.end(sleeper.service.name)
@@ -313,7 +313,7 @@ class Synjitsu:
         """Answer the clients of a guest that ends, which may take its time, as if it slept."""
         if sleeper.state is not State.STOPPING:
             return []
-        sleeper.ends = True
+        sleeper.is_ending = True
         sleeper.handover.begin(Epoch(0))
         return self._sift(sleeper, now)
 

@@ -152,7 +152,7 @@ class KernelLink(Spliceable):
         return netlink.join(self.index, self._bridge.index, self._network.name_of(self.service))
 
     async def sweep(self) -> None:
-        """Forget them on the thread that closes what knows them."""
+        """Forget what is over, on the thread that also closes the splicer."""
         await self._network.on_netlink(self.forget)
 
     def send(self, frame: bytes) -> None:
